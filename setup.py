@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).parent
+
+
+class BuildWithStubs(build_py):
+    """Put the types beside the modules.
+
+    A type checker believes an installed module only when a ``py.typed`` marks it, and only a
+    package can carry that. A stub package (PEP 561) needs no mark, so each module is built a
+    second time as ``<module>-stubs/__init__.pyi``: one source, two files.
+
+    An editable install has no stubs: a copy would not follow the module while it is edited.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for module, stub in self._stubs().items():
+                self.mkpath(str(Path(stub).parent))
+                self.copy_file(module, stub)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        outputs = super().get_outputs(include_bytecode)
+        return outputs if self.editable_mode else [*outputs, *self._stubs().values()]
+
+    def _stubs(self) -> dict[str, str]:
+        """Each module's source file, and where in the build its stub goes."""
+        return {
+            path: str(Path(self.build_lib, f"{module}-stubs", "__init__.pyi"))
+            for _, module, path in self.find_modules()
+        }
+
+
+setup(
+    name="Flask-Pusher",
+    version="4.0.0",
+    description="Pusher Channels for Flask: publish, authorise and hear back, in three decorators",
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    author="The Flask-Pusher authors",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    keywords=["flask", "pusher", "channels", "realtime", "websocket"],
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Environment :: Web Environment",
+        "Framework :: Flask",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
+        "Topic :: Internet :: WWW/HTTP :: Dynamic Content",
+        "Topic :: Software Development :: Libraries :: Python Modules",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.9",
+    py_modules=["flask_pusher", "flask_pusher_local"],
+    install_requires=["Flask>=2.3.3", "pusher>=3.3.3"],
+    extras_require={
+        "async": ["Flask[async]>=2.3.3"],
+        "local": ["aiohttp>=3.10.11"],
+    },
+    cmdclass={"build_py": BuildWithStubs},
+)
