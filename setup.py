@@ -30,10 +30,10 @@ class BuildWithStubs(build_py):
         return outputs if self.editable_mode else [*outputs, *self._stubs().values()]
 
     def _stubs(self) -> dict[str, str]:
-        """Each module's source file, and where in the build its stub goes."""
+        """Each module's file, and where in the build its stub goes."""
         return {
-            path: str(Path(self.build_lib, f"{module}-stubs", "__init__.pyi"))
-            for _, module, path in self.find_modules()
+            f"{module}.py": str(Path(self.build_lib, f"{module}-stubs", "__init__.pyi"))
+            for module in self.py_modules
         }
 
 
