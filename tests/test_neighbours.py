@@ -1,0 +1,391 @@
+"""The extensions and the server that applications use beside this one, as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask, render_template_string
+from flask.testing import FlaskClient
+from flask_cors import CORS
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager, UserMixin, current_user, login_user
+from flask_wtf.csrf import CSRFProtect
+from werkzeug.test import TestResponse
+
+from flask_pusher import Pusher
+
+KEY, SECRET = "a-key", "a-secret"
+SOCKET_ID = "123.456"
+SHOP = "https://shop.example"
+
+
+@pytest.fixture
+def app() -> Flask:
+    app = Flask(__name__)
+    app.config.update(
+        PUSHER_APP_ID="1",
+        PUSHER_KEY=KEY,
+        PUSHER_SECRET=SECRET,
+        SECRET_KEY="signs-the-session",
+        TESTING=True,
+    )
+    return app
+
+
+@pytest.fixture
+def pusher() -> Pusher:
+    return Pusher()
+
+
+@pytest.fixture
+def browser(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+def signature(text: str) -> str:
+    return hmac.new(SECRET.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def subscribe(browser: FlaskClient, channel: str, **options: Any) -> TestResponse:
+    """Ask for a channel as pusher-js does."""
+    form = {"socket_id": SOCKET_ID, "channel_name": channel}
+    return browser.post("/pusher/auth", data=form, **options)
+
+
+def assert_authorises(answer: TestResponse, channel: str) -> None:
+    assert answer.status_code == 200
+    assert answer.json == {"auth": f"{KEY}:{signature(f'{SOCKET_ID}:{channel}')}"}
+
+
+def deliver(browser: FlaskClient, group: str, *events: dict[str, str]) -> TestResponse:
+    """Send a webhook as a Channels server does."""
+    body = json.dumps({"time_ms": round(time.time() * 1000), "events": events})
+    headers = {"X-Pusher-Key": KEY, "X-Pusher-Signature": signature(body)}
+    return browser.post(
+        f"/pusher/events/{group}", data=body, headers=headers, content_type="application/json"
+    )
+
+
+class User(UserMixin):
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+
+@pytest.fixture
+def ana(app: Flask, pusher: Pusher, browser: FlaskClient) -> FlaskClient:
+    """The browser of Ana, who has logged in, in an application where handlers ask who calls."""
+    pusher.init_app(app)
+    LoginManager(app).user_loader(User)
+
+    @app.post("/login/<name>")
+    def login(name: str) -> str:
+        login_user(User(name))
+        return "welcome"
+
+    @pusher.auth("private-user-<name>")
+    def may_follow(channel_name: str, socket_id: str, name: str) -> bool:
+        return current_user.is_authenticated and current_user.id == name
+
+    @pusher.auth("presence-lobby")
+    def may_join(channel_name: str, socket_id: str) -> bool:
+        return bool(current_user.is_authenticated)
+
+    @pusher.channel_data
+    def who(channel_name: str, socket_id: str) -> dict[str, str]:
+        return {"user_id": current_user.id, "name": current_user.id.title()}
+
+    @pusher.user_auth
+    def user(socket_id: str) -> dict[str, str] | None:
+        return {"id": current_user.id} if current_user.is_authenticated else None
+
+    browser.post("/login/ana")
+    return browser
+
+
+def test_flask_login_says_who_may_follow_a_channel(ana: FlaskClient) -> None:
+    assert_authorises(subscribe(ana, "private-user-ana"), "private-user-ana")
+    assert subscribe(ana, "private-user-ben").status_code == 403
+
+
+def test_flask_login_knows_a_stranger(ana: FlaskClient, app: Flask) -> None:
+    stranger = app.test_client()
+    assert subscribe(stranger, "private-user-ana").status_code == 403
+    assert subscribe(stranger, "presence-lobby").status_code == 403
+    form = {"socket_id": SOCKET_ID}
+    assert stranger.post("/pusher/user-auth", data=form).status_code == 403
+
+
+def test_flask_login_names_the_member(ana: FlaskClient) -> None:
+    answer = subscribe(ana, "presence-lobby").json
+    assert answer is not None
+    member = json.loads(answer["channel_data"])
+    assert member["user_id"] == "ana"
+    assert member["user_info"] == {"name": "Ana"}
+    signed = f"{SOCKET_ID}:presence-lobby:{answer['channel_data']}"
+    assert answer["auth"] == f"{KEY}:{signature(signed)}"
+
+
+def test_flask_login_signs_its_user_in(ana: FlaskClient) -> None:
+    answer = ana.post("/pusher/user-auth", data={"socket_id": SOCKET_ID}).json
+    assert answer is not None
+    assert json.loads(answer["user_data"])["id"] == "ana"
+    assert answer["auth"] == f"{KEY}:{signature(f'{SOCKET_ID}::user::' + answer['user_data'])}"
+
+
+@pytest.fixture
+def csrf(app: Flask, pusher: Pusher) -> CSRFProtect:
+    """Protection of an application that authorises all who ask, and hears of empty channels."""
+    csrf = CSRFProtect(app)
+    pusher.init_app(app)
+    pusher.auth(lambda channel_name, socket_id: True)
+    pusher.webhooks.channel_existence(lambda: None)
+    app.add_url_rule("/token", view_func=lambda: render_template_string("{{ csrf_token() }}"))
+    app.add_url_rule("/pay", view_func=lambda: "paid", methods=["POST"])
+    return csrf
+
+
+def test_csrf_protection_refuses_routes_that_are_not_exempt(
+    csrf: CSRFProtect, browser: FlaskClient
+) -> None:
+    assert "CSRF token is missing" in subscribe(browser, "private-a").text
+    assert subscribe(browser, "private-a").status_code == 400
+    assert deliver(browser, "channel_existence").status_code == 400
+
+
+def test_an_exempt_blueprint_passes_csrf_protection(
+    csrf: CSRFProtect, pusher: Pusher, browser: FlaskClient
+) -> None:
+    csrf.exempt(pusher.blueprint)
+    assert_authorises(subscribe(browser, "private-a"), "private-a")
+
+
+def test_a_webhook_of_an_exempt_blueprint_passes_csrf_protection(
+    csrf: CSRFProtect, pusher: Pusher, browser: FlaskClient
+) -> None:
+    csrf.exempt(pusher.blueprint)
+    assert deliver(browser, "channel_existence").status_code == 200
+
+
+def test_an_exempt_blueprint_leaves_other_routes_protected(
+    csrf: CSRFProtect, pusher: Pusher, browser: FlaskClient
+) -> None:
+    csrf.exempt(pusher.blueprint)
+    assert browser.post("/pay").status_code == 400
+
+
+def test_a_csrf_token_among_the_headers_needs_no_exemption(
+    csrf: CSRFProtect, browser: FlaskClient
+) -> None:
+    headers = {"X-CSRFToken": browser.get("/token").text}
+    assert_authorises(subscribe(browser, "private-a", headers=headers), "private-a")
+
+
+@pytest.fixture
+def cors(app: Flask, pusher: Pusher, browser: FlaskClient) -> FlaskClient:
+    """A browser whose pages come from elsewhere; the shop's may ask for channels."""
+    CORS(pusher.blueprint, origins=[SHOP], supports_credentials=True)
+    pusher.init_app(app)
+    pusher.auth(lambda channel_name, socket_id: channel_name == "private-a")
+    app.add_url_rule("/elsewhere", view_func=lambda: "not for the shop")
+    return browser
+
+
+def preflight(browser: FlaskClient, origin: str) -> TestResponse:
+    return browser.options(
+        "/pusher/auth",
+        headers={
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "X-CSRFToken",
+        },
+    )
+
+
+def test_cors_answers_the_preflight_of_an_authorisation(cors: FlaskClient) -> None:
+    answer = preflight(cors, SHOP)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == SHOP
+    assert answer.headers["Access-Control-Allow-Credentials"] == "true"
+    assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+    assert answer.headers["Access-Control-Allow-Headers"] == "X-CSRFToken"
+
+
+def test_cors_lets_the_page_read_its_authorisation(cors: FlaskClient) -> None:
+    answer = subscribe(cors, "private-a", headers={"Origin": SHOP})
+    assert_authorises(answer, "private-a")
+    assert answer.headers["Access-Control-Allow-Origin"] == SHOP
+
+
+@pytest.mark.parametrize(("channel", "status"), [("private-b", 403), ("private b", 400)])
+def test_cors_lets_the_page_read_why_it_was_refused(
+    cors: FlaskClient, channel: str, status: int
+) -> None:
+    answer = subscribe(cors, channel, headers={"Origin": SHOP})
+    assert answer.status_code == status
+    assert answer.headers["Access-Control-Allow-Origin"] == SHOP
+
+
+def test_cors_answers_no_other_origin(cors: FlaskClient) -> None:
+    origin = "https://thief.example"
+    assert "Access-Control-Allow-Origin" not in preflight(cors, origin).headers
+    answer = subscribe(cors, "private-a", headers={"Origin": origin})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_cors_of_the_blueprint_is_not_that_of_the_application(cors: FlaskClient) -> None:
+    answer = cors.get("/elsewhere", headers={"Origin": SHOP})
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_limiter_counts_the_requests_of_the_blueprint(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    limiter = Limiter(get_remote_address, app=app, storage_uri="memory://")
+    pusher.init_app(app)
+    pusher.auth(lambda channel_name, socket_id: True)
+    limiter.limit("2/hour")(pusher.blueprint)
+    answers = [subscribe(browser, "private-a").status_code for _ in range(3)]
+    assert answers == [200, 200, 429]
+
+
+def test_coroutines_authorise_and_describe_members(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    @pusher.auth("presence-<name>")
+    async def may_join(channel_name: str, socket_id: str, name: str) -> bool:
+        return name == "lobby"
+
+    @pusher.channel_data
+    async def who(channel_name: str, socket_id: str) -> dict[str, str]:
+        return {"user_id": "7"}
+
+    pusher.init_app(app)
+    answer = subscribe(browser, "presence-lobby").json
+    assert answer is not None
+    assert json.loads(answer["channel_data"])["user_id"] == "7"
+    assert subscribe(browser, "presence-cellar").status_code == 403
+
+
+def test_a_coroutine_signs_a_user_in(app: Flask, pusher: Pusher, browser: FlaskClient) -> None:
+    @pusher.user_auth
+    async def user(socket_id: str) -> dict[str, str]:
+        return {"id": socket_id}
+
+    pusher.init_app(app)
+    answer = browser.post("/pusher/user-auth", data={"socket_id": SOCKET_ID}).json
+    assert answer is not None
+    assert json.loads(answer["user_data"])["id"] == SOCKET_ID
+
+
+def test_coroutines_hear_webhooks(app: Flask, pusher: Pusher, browser: FlaskClient) -> None:
+    heard: list[object] = []
+
+    @pusher.webhooks.presence
+    async def presence() -> None:
+        heard.append("presence")
+
+    @pusher.webhooks.event("member_added")
+    async def added(event: dict[str, object]) -> None:
+        heard.append(event["user_id"])
+
+    pusher.init_app(app)
+    joined = {"name": "member_added", "channel": "presence-lobby", "user_id": "7"}
+    assert deliver(browser, "presence", joined).status_code == 200
+    assert heard == ["presence", "7"]
+
+
+MANY = 400
+GUEST_BOOK = f"""
+import os
+import time
+
+from flask import Flask, request
+from flask_pusher import Pusher
+
+app = Flask(__name__)
+app.config.update(PUSHER_APP_ID="1", PUSHER_KEY="{KEY}", PUSHER_SECRET="{SECRET}")
+pusher = Pusher(app)
+
+
+@pusher.auth("presence-room-<int:room>")
+def may_join(channel_name, socket_id, room):
+    time.sleep(0.005)  # as a database would, so that requests overlap
+    return request.headers["X-Room"] == str(room)
+
+
+@pusher.channel_data
+def who(channel_name, socket_id):
+    time.sleep(0.005)
+    return {{"user_id": request.headers["X-Room"], "worker": os.getpid(), "socket": socket_id}}
+"""
+
+
+@contextmanager
+def gunicorn(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Two workers of eight threads each, at an address that is served from now on.
+
+    The socket listens before gunicorn starts, so that nothing else can take its port and early
+    requests wait instead of failing.
+    """
+    (folder / "guest_book.py").write_text(GUEST_BOOK)
+    with socket.create_server(("127.0.0.1", 0), backlog=MANY) as listener:
+        command = [sys.executable, "-m", "gunicorn", "guest_book:app"]
+        command += ["--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "10"]
+        command += ["--worker-class", "gthread", "--workers", "2", "--threads", "8"]
+        server = subprocess.Popen(command, cwd=folder, pass_fds=[listener.fileno()])
+        try:
+            yield server, "http://{}:{}".format(*listener.getsockname())
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait(timeout=30)
+                raise
+
+
+def test_gunicorn_authorises_hundreds_at_once_each_as_asked(tmp_path: Path) -> None:
+    with gunicorn(tmp_path) as (server, address):
+
+        def join(number: int) -> requests.Response:
+            """Every second one asks for the room of another."""
+            room = number if number % 2 else number + 1
+            return requests.post(
+                f"{address}/pusher/auth",
+                {"socket_id": f"{number}.{number}", "channel_name": f"presence-room-{room}"},
+                headers={"X-Room": str(number)},
+                timeout=60,
+            )
+
+        with ThreadPoolExecutor(32) as browsers:
+            answers = list(browsers.map(join, range(MANY)))
+
+    assert [answer.status_code for answer in answers] == [403, 200] * (MANY // 2)
+    workers = set()
+    for number in range(1, MANY, 2):
+        answer = answers[number].json()
+        signed = f"{number}.{number}:presence-room-{number}:{answer['channel_data']}"
+        assert answer["auth"] == f"{KEY}:{signature(signed)}"
+        member = json.loads(answer["channel_data"])
+        assert member["user_id"] == str(number)
+        assert member["user_info"]["socket"] == f"{number}.{number}"
+        workers.add(member["user_info"]["worker"])
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    assert server.returncode == 0
