@@ -81,7 +81,7 @@ def deliver(browser: FlaskClient, group: str, *events: dict[str, str]) -> TestRe
     )
 
 
-class User(UserMixin):
+class User(UserMixin):  # type: ignore[misc]  # it has no types
     def __init__(self, name: str) -> None:
         self.id = name
 
@@ -99,7 +99,7 @@ def ana(app: Flask, pusher: Pusher, browser: FlaskClient) -> FlaskClient:
 
     @pusher.auth("private-user-<name>")
     def may_follow(channel_name: str, socket_id: str, name: str) -> bool:
-        return current_user.is_authenticated and current_user.id == name
+        return bool(current_user.is_authenticated and current_user.id == name)
 
     @pusher.auth("presence-lobby")
     def may_join(channel_name: str, socket_id: str) -> bool:
@@ -154,8 +154,15 @@ def csrf(app: Flask, pusher: Pusher) -> CSRFProtect:
     pusher.init_app(app)
     pusher.auth(lambda channel_name, socket_id: True)
     pusher.webhooks.channel_existence(lambda: None)
-    app.add_url_rule("/token", view_func=lambda: render_template_string("{{ csrf_token() }}"))
-    app.add_url_rule("/pay", view_func=lambda: "paid", methods=["POST"])
+
+    @app.get("/token")
+    def token() -> str:
+        return render_template_string("{{ csrf_token() }}")
+
+    @app.post("/pay")
+    def pay() -> str:
+        return "paid"
+
     return csrf
 
 
@@ -201,7 +208,11 @@ def cors(app: Flask, pusher: Pusher, browser: FlaskClient) -> FlaskClient:
     CORS(pusher.blueprint, origins=[SHOP], supports_credentials=True)
     pusher.init_app(app)
     pusher.auth(lambda channel_name, socket_id: channel_name == "private-a")
-    app.add_url_rule("/elsewhere", view_func=lambda: "not for the shop")
+
+    @app.get("/elsewhere")
+    def elsewhere() -> str:
+        return "not for the shop"
+
     return browser
 
 

@@ -224,6 +224,7 @@ def test_the_extension_needs_no_extra(user: Path, tmp_path: Path) -> None:
 
 # Each line that a type checker must refuse ends in `# wrong`.
 SHOP = """\
+# pyright: strict
 from __future__ import annotations
 
 from flask import Flask
@@ -305,19 +306,29 @@ class Finding(NamedTuple):
     text: str
 
 
+def check(program: Path, *command: str) -> str:
+    """What a type checker prints; that it finds faults is no failure here."""
+    return subprocess.run(
+        [sys.executable, "-m", *command, program.name],
+        cwd=program.parent,
+        check=False,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=600,
+    ).stdout
+
+
 def mypy(python: Path, program: Path) -> list[Finding]:
-    check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, program.name]
-    said = subprocess.run(check, cwd=program.parent, check=False, capture_output=True, text=True)
-    found = re.findall(r"^shop\.py:(\d+): (error|note): (.*)$", said.stdout, re.MULTILINE)
+    said = check(program, "mypy", "--strict", "--python-executable", str(python))
+    found = re.findall(r"^shop\.py:(\d+): (error|note): (.*)$", said, re.MULTILINE)
     return [Finding(int(line), kind, text) for line, kind, text in found]
 
 
 def pyright(python: Path, program: Path) -> list[Finding]:
-    check = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python, program.name]
-    said = subprocess.run(check, cwd=program.parent, check=False, capture_output=True, text=True)
+    said = check(program, "pyright", "--outputjson", "--pythonpath", str(python))
     return [
         Finding(found["range"]["start"]["line"] + 1, found["severity"], found["message"])
-        for found in json.loads(said.stdout)["generalDiagnostics"]
+        for found in json.loads(said)["generalDiagnostics"]
     ]
 
 
