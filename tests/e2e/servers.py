@@ -1,0 +1,151 @@
+"""The servers: soketi, which is a real Channels server, and the one of the application's pages."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.serving import make_server
+from werkzeug.wsgi import ClosingIterator
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+APP_ID, KEY, SECRET = "7", "a-key", "a-secret"
+START_SECONDS = 30
+STOP_SECONDS = 10
+
+
+class Soketi:
+    """A running soketi, with one app, that posts webhooks to the URLs it was started with."""
+
+    def __init__(
+        self, node: Sequence[str], packages: Path, folder: Path, webhooks: list[dict[str, Any]]
+    ) -> None:
+        ports = [_free_port() for _ in range(3)]
+        self.port = ports[0]
+        self.log = folder / "soketi.log"
+        config = folder / "soketi.json"
+        config.write_text(json.dumps(_config(ports, webhooks)))
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*node, packages / "@soketi/soketi/bin/server.js", "start", f"--config={config}"],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"soketi did not start:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.HTTPError):
+            return False
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _config(ports: list[int], webhooks: list[dict[str, Any]]) -> dict[str, Any]:
+    port, metrics_port, cluster_port = ports
+    return {
+        "host": "127.0.0.1",
+        "port": port,
+        "metrics.host": "127.0.0.1",
+        "metrics.port": metrics_port,
+        # It looks for other soketis, of which there are none for this one.
+        "cluster.hostname": "127.0.0.1",
+        "cluster.unicast": "127.0.0.1",
+        "cluster.port": cluster_port,
+        "debug": True,
+        "shutdownGracePeriod": 0,
+        "webhooks.batching.enabled": any(webhook.get("batch", True) for webhook in webhooks),
+        "appManager.array.apps": [
+            {
+                "id": APP_ID,
+                "key": KEY,
+                "secret": SECRET,
+                "enableClientMessages": True,
+                "enableUserAuthentication": True,
+                "maxBackendEventsPerSecond": -1,
+                "webhooks": webhooks,
+            }
+        ],
+    }
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Site:
+    """An HTTP server that stays where it is, for one application after the other.
+
+    soketi is told once, when it starts, where webhooks go.
+    """
+
+    def __init__(self) -> None:
+        self.application: WSGIApplication | None = None
+        self._busy = 0
+        self._changed = threading.Condition()
+        self._server = make_server("127.0.0.1", 0, self, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="site")
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.port}"
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        application = self.application or ServiceUnavailable()
+        self._count(+1)
+        try:
+            body = application(environ, start_response)
+        except BaseException:
+            self._count(-1)
+            raise
+        return ClosingIterator(body, lambda: self._count(-1))
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._busy += change
+            self._changed.notify_all()
+
+    def wait_until_idle(self) -> None:
+        """Wait until each request is over, and with it what the application does at its end."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._busy == 0, timeout=10)
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
