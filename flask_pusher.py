@@ -66,7 +66,9 @@ from nacl.secret import SecretBox
 from pusher.crypto import generate_shared_secret, is_encrypted_channel
 from pusher.errors import PusherError
 from pusher.http import POST, Request
+from pusher.requests import RequestsBackend
 from pusher.util import validate_user_id
+from requests.adapters import HTTPAdapter
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import import_string
@@ -144,6 +146,7 @@ class Client(pusher.Pusher):  # type: ignore[misc]
         self._dumps = (self._json_encoder or json.JSONEncoder)().encode
         self._loads: Callable[[Any], Any] = (self._json_decoder or json.JSONDecoder)().decode
         self._deferred_key = f"flask_pusher.deferred.{id(self)}"
+        self._has_deferred = False
 
     def __getattr__(self, name: str) -> Any:
         if name == "_pusher_client":  # an instance that never ran __init__, as copy makes one
@@ -294,6 +297,18 @@ def _as_in_browser(data: str) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+class _Backend(RequestsBackend):  # type: ignore[misc]
+    """The client's own adapter, that keeps a connection for every thread that publishes at once.
+
+    Without that, requests keeps ten: each further thread would open one for every event.
+    """
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        super().__init__(client, **options)
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, HTTPAdapter(pool_maxsize=1000))
 
 
 class _Recording:
@@ -991,10 +1006,12 @@ def _add_routes(state: BlueprintSetupState) -> None:
 
 def _posted_fields() -> Mapping[str, Any]:
     """The form of pusher-js, or the JSON object of axios and Laravel Echo."""
-    if not request.is_json:
-        return request.form
+    posted = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs each time
+    form: Mapping[str, Any] = posted.form
+    if form or not posted.is_json:
+        return form
     try:
-        fields = request.get_json(silent=True)
+        fields = posted.get_json(silent=True)
     except RecursionError:
         fields = None
     if not isinstance(fields, dict):
@@ -1011,7 +1028,7 @@ def _posted_socket_id(fields: Mapping[str, Any]) -> str:
 
 def _as_id(value: Any) -> Any:
     """Ids are text to Channels, and often numbers to an application."""
-    return str(value) if isinstance(value, (Number, UUID)) else value
+    return value if isinstance(value, str) or not isinstance(value, (Number, UUID)) else str(value)
 
 
 def _is_event(event: Any) -> bool:
@@ -1143,6 +1160,7 @@ def _deferred_here(client: Client) -> _Deferred:
     holder = request.environ if _is_in_request_of(app) else g
     deferred: _Deferred | None = holder.get(client._deferred_key)
     if deferred is None:
+        client._has_deferred = True
         deferred = holder.setdefault(client._deferred_key, _Deferred(app, client))
         request_tearing_down.connect(_publish_after_request, app)
         appcontext_tearing_down.connect(_publish_after_context, app)
@@ -1159,9 +1177,12 @@ def _is_in_request_of(app: Flask) -> bool:
 
 def _publish_after_response(app: Flask, response: Response, **_extra: Any) -> None:
     client: Client = app.extensions["pusher"]
+    may_defer_yet = response.is_streamed and not response.direct_passthrough
+    if not (client._has_deferred or may_defer_yet):
+        return
     deferred: _Deferred | None = request.environ.get(client._deferred_key)
     if deferred is None:
-        if response.direct_passthrough or not response.is_streamed:
+        if not may_defer_yet:
             return
         # The stream itself may defer events, when it is too late to follow the response.
         deferred = request.environ[client._deferred_key] = _Deferred(app, client)
@@ -1286,7 +1307,7 @@ class _Config:
             "port": port or (int(url["port"]) if url.get("port") else None),
             "ssl": ssl,
             "timeout": self.number("PUSHER_TIMEOUT") or 5,
-            "backend": self.backend(),
+            "backend": self.backend() or _Backend,
             **self.master_key(),
         }
         return {**arguments, **self.mapping("PUSHER_BACKEND_OPTIONS")}
