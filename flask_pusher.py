@@ -72,6 +72,7 @@ from requests.adapters import HTTPAdapter
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, Rule
 from werkzeug.utils import import_string
+from werkzeug.wrappers import Response as BaseResponse
 
 __all__ = ["Client", "Pusher", "RecordedEvent", "Webhooks", "publish_failed"]
 
@@ -124,6 +125,9 @@ class Client(pusher.Pusher):  # type: ignore[misc]
     A method that calls the API raises ``ValueError`` or ``TypeError`` for arguments that Channels
     does not take, ``pusher.errors.PusherError`` where the server refuses, and an exception of the
     HTTP library (by default ``requests.RequestException``) where no answer comes.
+
+    The configuration can be read: ``app_id``, ``key``, ``secret``, ``host``, ``port``, ``ssl``,
+    ``scheme`` and ``timeout``, in seconds.
 
     .. versionchanged:: 4.0
         ``terminate_user_connections`` works, ``authenticate`` gives ``shared_secret`` as text, an
@@ -408,7 +412,12 @@ class Pusher:
                 " init_app(app) once for each application, and import it where it is needed."
             )
         settings = _read_settings(app)
-        client = Client(**settings.client)
+        try:
+            client = Client(**settings.client)
+        except TypeError as error:  # the backend does not take its options
+            raise ValueError(
+                f"PUSHER_BACKEND_OPTIONS should be what PUSHER_BACKEND takes: {error}."
+            ) from None
         client._adapter.active = self._recordings
         views = _Views(self, app, client, settings)
         app.register_blueprint(self.blueprint, views=views)
@@ -456,7 +465,8 @@ class Pusher:
         """Declare who may subscribe to private and presence channels.
 
         The handler is given the channel's name and the socket id, both text. It returns whether
-        the user of this request may subscribe, or calls ``abort()`` with a status of its own::
+        the user of this request may subscribe. To refuse with a status of its own it calls
+        ``abort()``, or returns a response, as a ``login_required`` around it may do::
 
             @pusher.auth
             def may_subscribe(channel_name, socket_id):
@@ -746,7 +756,7 @@ class _ChannelHandlers:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{self._declaration(pattern)} is malformed: {error}") from None
             except LookupError as error:
-                raise LookupError(f"{self._declaration(pattern)}: {error}") from None
+                raise LookupError(f"{self._declaration(pattern)}: {error.args[0]}") from None
             if not rule.arguments.isdisjoint(("channel_name", "socket_id")):
                 raise ValueError(
                     f"{self._declaration(pattern)}: the handler is given channel_name and"
@@ -873,7 +883,10 @@ class _Views:
         if is_encrypted_channel(channel) and self.client._encryption_master_key is None:
             abort(404, "Encrypted channels need PUSHER_ENCRYPTION_MASTER_KEY_BASE64.")
         found = self.auth_handlers.find(channel)
-        if found is None or not found[0](channel, socket_id, **found[1]):
+        consent = found and found[0](channel, socket_id, **found[1])
+        if isinstance(consent, BaseResponse):  # of a login_required around the handler
+            abort(consent)
+        if not consent:
             abort(403, "This user may not subscribe to this channel.")
         channel_data = None
         if channel.startswith(_PRESENCE):
@@ -905,6 +918,8 @@ class _Views:
         socket_id = _posted_socket_id(_posted_fields())
         handler = self.extension._user_auth
         user = handler and self.app.ensure_sync(handler)(socket_id)
+        if isinstance(user, BaseResponse):
+            abort(user)
         if user is None or user is False:
             abort(403, "There is no user to sign in.")
         if not isinstance(user, Mapping):
@@ -1070,10 +1085,10 @@ class _Deferred:
             self.events.clear()
         elif response.is_streamed:
             response.response = _Stream(response.response, self)
-        elif self.client._adapter.recordings:
-            self.publish()
         else:
             response.call_on_close(self.publish)
+            if self.client._adapter.recordings:  # a test looks before it closes the response
+                self.publish()
 
     def end(self, error: BaseException | None) -> None:
         """Publish now, unless an error ended what the events were deferred in.
@@ -1293,17 +1308,19 @@ class _Config:
     def client_arguments(self) -> dict[str, Any]:
         url = self.url()
         cluster = self.cluster()
-        host = self.text("PUSHER_HOST", r"[\w.-]+|\[[0-9A-Fa-f:.]+\]", "a host's name, no more")
+        host = self.text("PUSHER_HOST", _HOST, "a host's name, without scheme and port")
         port = self.whole_number("PUSHER_PORT", 65535)
+        if host is None and not (cluster and _is_hosted(url.get("host", ""))):
+            host = url.get("host")
         ssl = self.flag("PUSHER_SSL")
         if ssl is None:
-            ssl = url["scheme"] == "https" if url and port is None else port != 80
+            ssl = port != 80 and url.get("scheme") != "http"
         arguments = {
             "app_id": self.required("PUSHER_APP_ID", "[0-9]+", "the app's id, digits", url),
-            "key": self.required("PUSHER_KEY", "[A-Za-z0-9_.~@-]+", "the app's key", url),
+            "key": self.required("PUSHER_KEY", _KEY, "the app's key", url),
             "secret": self.required("PUSHER_SECRET", r"[^\ud800-\udfff]+", "its secret", url),
             "cluster": cluster,
-            "host": host or (None if cluster else url.get("host")),
+            "host": host,
             "port": port or (int(url["port"]) if url.get("port") else None),
             "ssl": ssl,
             "timeout": self.number("PUSHER_TIMEOUT") or 5,
@@ -1321,7 +1338,7 @@ class _Config:
             return {}
         if parts["port"] and not 1 <= int(parts["port"]) <= 65535:
             raise self.error("PUSHER_URL", f"of the form {form}, with a port up to 65535")
-        return {name: unquote(part) for name, part in parts.groupdict("").items()}
+        return {**parts.groupdict(""), "secret": unquote(parts["secret"])}
 
     def required(self, key: str, pattern: str, wanted: str, url: Mapping[str, str]) -> str:
         value = self.text(key, pattern, wanted) or url.get(key[len("PUSHER_") :].lower())
@@ -1339,7 +1356,7 @@ class _Config:
     def master_key(self) -> dict[str, Any]:
         base64_key = "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"
         raw_key = "PUSHER_ENCRYPTION_MASTER_KEY"
-        encoded = self.text(base64_key, "[A-Za-z0-9+/]{43}=", "32 bytes in base64")
+        encoded = self.text(base64_key, _BASE64_OF_32_BYTES, "32 bytes in base64")
         raw = self.config.get(raw_key)
         if not raw:
             return {"encryption_master_key_base64": encoded}
@@ -1437,10 +1454,13 @@ class _Config:
         return ValueError(f"{key} should be {wanted}; {found}.")
 
 
+_KEY = r"[A-Za-z0-9_.~-]+"
+_HOST = r"[\w.-]+|\[[0-9A-Fa-f:.]+\]"
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?P<key>[^:@/\s]+):(?P<secret>[^:@/\s]+)"
-    r"@(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/apps/(?P<app_id>[0-9]+)/?"
+    rf"(?P<scheme>https?)://(?P<key>{_KEY}):(?P<secret>[^:@/\s]+)@(?P<host>{_HOST})"
+    r"(?::(?P<port>[0-9]{1,5}))?/apps/(?P<app_id>[0-9]+)/?"
 )
+_BASE64_OF_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
 _FLAGS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
