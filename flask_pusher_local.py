@@ -125,7 +125,7 @@ def serve(
     except OSError as error:
         raise SystemExit(str(error)) from error
     with server, _on_signals(stopped.set):
-        _print_welcome(server, host, webhooks)
+        _print_welcome(server, host)
         while not stopped.wait(0.5):  # Windows runs signal handlers only between waits
             pass
     _print("Stopped.")
@@ -149,7 +149,7 @@ class LocalServer:
         report: Report,
     ) -> None:
         self._client = _client_of(app)
-        destinations = _parse_webhooks(webhooks, app)
+        self._destinations = destinations = _parse_webhooks(webhooks, app)
         listener = _listen(host, port)
         self.host = _reachable(host)
         self.port = listener.getsockname()[1]
@@ -263,7 +263,7 @@ def _on_signals(callback: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print_welcome(server: LocalServer, host: str, webhooks: Webhooks) -> None:
+def _print_welcome(server: LocalServer, host: str) -> None:
     client = server._client
     _print(f"A local Channels server for app {client.app_id}, key {client.key}, is running.")
     _print("It is for development: do not use it in production. Point the application at it with")
@@ -272,8 +272,8 @@ def _print_welcome(server: LocalServer, host: str, webhooks: Webhooks) -> None:
     _print("  PUSHER_SSL = False")
     if not _is_loopback(host):
         _print(f"WARNING: it listens on {host or 'every address'}, where others can reach it.")
-    if not webhooks:
-        _print("It posts webhooks nowhere, having been given no URL to post them to.")
+    urls = ", ".join(destination.url for destination in server._destinations)
+    _print(f"It posts webhooks to {urls or 'nowhere, as it was given no URL for them'}.")
     _print(f"What happens is shown at {server.url}/ too. Press Ctrl-C to stop.")
 
 
@@ -516,7 +516,7 @@ class _Server:
         application = web.Application(client_max_size=MAX_BODY)
         application.add_routes(_Api(self).routes())
         application.add_routes(self.page.routes())
-        application.router.add_get("/{path:.*}", self.connect)
+        application.router.add_route("*", "/{path:.*}", self.connect)
         runner = web.AppRunner(
             application, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS
         )
@@ -553,12 +553,12 @@ class _Server:
     # Connections
 
     async def connect(self, request: web.Request) -> web.StreamResponse:
-        """Serve a WebSocket, until it closes."""
+        """Serve a WebSocket until it closes, and the page to whom asks for no WebSocket."""
         websocket = web.WebSocketResponse(
             compress=False, max_msg_size=MAX_MESSAGE, timeout=CLOSE_SECONDS
         )
-        if not websocket.can_prepare(request):
-            raise web.HTTPNotFound(text="Nothing is here: see / for what this server knows\n")
+        if request.method != "GET" or not websocket.can_prepare(request):
+            return await self.page.show(request)
         await websocket.prepare(request)
         connection = _Connection(self, websocket, request)
         code, reason = self._why_not_connect(request)
@@ -746,11 +746,11 @@ class _Server:
         """Make an authenticated connection a user's, and tell those who watch that user."""
         connection.user_id = user_id
         connection.watchlist = watchlist
-        for watched in watchlist:
-            self.watchers.setdefault(watched, set()).add(connection)
         if user_id not in self.users:
             self._tell_watchers(user_id, "online")
         self.users.setdefault(user_id, set()).add(connection)
+        for watched in watchlist:
+            self.watchers.setdefault(watched, set()).add(connection)
         self.note("sign in", f"{connection.socket_id}{_as_user(user_id)}")
 
     def sign_out(self, connection: _Connection) -> None:
@@ -1128,7 +1128,7 @@ class _Connection:
             self.close(4009, f"Unauthorised: {refusal}")
             return
         self._user_info = user.get("user_info")
-        watchlist = user.get("watchlist", [])
+        watchlist = list(dict.fromkeys(user.get("watchlist", ())))
         self._server.sign_in(self, user["id"], watchlist)
         self.send(
             _message("pusher:signin_success", data=_to_json({"user_data": data["user_data"]}))
@@ -1229,7 +1229,8 @@ class _Api:
                 self._authenticate(request, await request.read())
                 return web.json_response(await answer(request))
             except web.HTTPException as refusal:
-                self._server.note("refused", f"{request.method} {request.path}: {refusal.text}")
+                reason = str(refusal.text).rstrip()
+                self._server.note("refused", f"{request.method} {request.path}: {reason}")
                 raise
 
         return handle
@@ -1615,7 +1616,6 @@ class _Page:
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         return [
-            web.get("/", self.show),
             web.get("/page/state", self.stream),
             web.post("/page/trigger", self.trigger),
         ]
@@ -1629,6 +1629,8 @@ class _Page:
         self._closed.set()
 
     async def show(self, request: web.Request) -> web.Response:
+        if request.path != "/":
+            raise web.HTTPNotFound(text="Nothing is here, the page is at /\n")
         self._check(request)
         nonce = secrets.token_urlsafe()
         policy = (
@@ -1697,11 +1699,17 @@ class _Page:
     def _check(self, request: web.Request) -> None:
         if not _is_loopback(request.remote or ""):
             raise web.HTTPForbidden(text="This page is for browsers on the server's machine\n")
-        host = urlsplit(f"//{request.host}").hostname or ""
-        if host != self._host and not _is_loopback(host):
-            raise web.HTTPForbidden(text=f"This page is not at {host}\n")
+        if not self._is_own_name(request.host):
+            raise web.HTTPForbidden(text=f"This page is not at {request.host}\n")
         if request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}":
             raise web.HTTPForbidden(text="This page is not for other pages\n")
+
+    def _is_own_name(self, authority: str) -> bool:
+        try:
+            host = urlsplit(f"//{authority}").hostname or ""
+        except ValueError:
+            return False
+        return _is_loopback(host) or host == self._host.lower() != ""
 
 
 PAGE_INTERVAL = 0.5  # seconds between updates
