@@ -23,7 +23,8 @@ VERSION = "4.0.0"
 MODULES = ("flask_pusher", "flask_pusher_local")
 FOLDERS = ("benchmarks", "examples", "tests")
 NO_PART = shutil.ignore_patterns(
-    ".*", "*.egg-info", "*.py[cod]", "__pycache__", "build", "dist", "node_modules"
+    *(".git", ".tox", ".venv", ".*_cache", ".hypothesis", "__pycache__", "node_modules"),
+    *("*.egg-info", "*.py[cod]", ".coverage*", "build", "dist"),
 )
 
 
@@ -61,6 +62,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
         "tests/__pycache__/test_client.cpython-311.pyc",
         "tests/e2e/node_modules/pusher-js/index.js",
         "examples/chat/node_modules/pusher-js/index.js",
+        "tests/.hypothesis/constants/1",
+        "tests/.pytest_cache/README.md",
         ".tox/log/1.log",
     ):
         (tree / litter).parent.mkdir(parents=True, exist_ok=True)
@@ -105,12 +108,12 @@ def test_the_sdist_holds_what_the_tree_holds(release: Release) -> None:
     for name in ("CHANGES.rst", "LICENSE", "README.rst", "pyproject.toml", "setup.py", "tox.ini"):
         assert held[name] == (TREE / name).read_bytes()
     below = {name for name in held if name.startswith(FOLDERS)}
-    litter = re.compile(r"/(__pycache__|node_modules)/")
+    litter = re.compile(r"/(__pycache__|node_modules|\.\w+)/")
     tracked = {
         path.relative_to(release.tree).as_posix()
         for folder in FOLDERS
         for path in release.tree.joinpath(folder).rglob("*")
-        if path.is_file() and not litter.search(path.as_posix())
+        if path.is_file() and not litter.search(path.relative_to(release.tree).as_posix())
     }
     assert below == tracked
     assert "tests/test_packaging.py" in below
