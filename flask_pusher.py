@@ -473,8 +473,9 @@ class Pusher:
                 return current_user.is_authenticated
 
         With a pattern it is asked about the channels that match, and is given the variables too,
-        by name. Patterns are as in Flask's routes, with the same converters, and as there the
-        most specific one wins; the handler without a pattern is asked about what none matches::
+        by name. Patterns are as in Flask's routes, with the same converters. The most specific one
+        wins: the one with most text before its first variable, and among those with the same text
+        the one that Flask would take. The handler without a pattern is asked about the rest::
 
             @pusher.auth("private-order-<int:order_id>")
             def may_follow(channel_name, socket_id, order_id):
@@ -753,7 +754,7 @@ class _ChannelHandlers:
             rule = Rule("/" + pattern, endpoint=pattern)
             try:
                 rules.add(rule)
-            except (TypeError, ValueError) as error:
+            except (SyntaxError, TypeError, ValueError) as error:
                 raise ValueError(f"{self._declaration(pattern)} is malformed: {error}") from None
             except LookupError as error:
                 raise LookupError(f"{self._declaration(pattern)}: {error.args[0]}") from None
@@ -792,11 +793,10 @@ class _Matcher:
         self._compile()
 
     def _compile(self) -> None:
-        """Group the patterns by what stands before their first variable.
+        """Make a map of routes for each text that patterns have before their first variable.
 
-        Werkzeug tries one pattern after the other. Only those can match whose literal beginning
-        the channel shares, and the longest such beginning tells which they are: so there is a map
-        of just these for each.
+        The longest such text is tried first, as Flask tries the literal parts of a path before the
+        variable ones. It also spares trying patterns that begin with another text.
         """
         version = self.handlers.version
         bare, patterns = self.handlers.bare, dict(self.handlers.patterns.values())
@@ -804,15 +804,15 @@ class _Matcher:
         self.by_pattern = {
             pattern: self.app.ensure_sync(patterns[pattern]) for pattern in patterns
         }
-        beginnings = {pattern: pattern.partition("<")[0] for pattern in patterns}
+        beginnings: dict[str, list[str]] = {}
+        for pattern in patterns:
+            beginnings.setdefault(pattern.partition("<")[0], []).append(pattern)
+        converters = self.app.url_map.converters
         self.maps = {
-            beginning: self.handlers.compile(
-                [pattern for pattern in patterns if beginning.startswith(beginnings[pattern])],
-                self.app.url_map.converters,
-            ).bind("")
-            for beginning in beginnings.values()
+            beginning: self.handlers.compile(alike, converters).bind("")
+            for beginning, alike in beginnings.items()
         }
-        self.lengths = sorted({len(beginning) for beginning in self.maps}, reverse=True)
+        self.lengths = sorted(set(map(len, beginnings)), reverse=True)
         self.version = version
 
     def find(self, channel: str) -> tuple[Handler, Mapping[str, Any]] | None:
@@ -822,11 +822,9 @@ class _Matcher:
         for length in self.lengths:
             routes = self.maps.get(channel[:length])
             if routes is not None:
-                try:
+                with suppress(NotFound):
                     pattern, variables = routes.match("/" + channel)
-                except NotFound:
-                    break
-                return self.by_pattern[pattern], variables
+                    return self.by_pattern[pattern], variables
         return (self.bare, {}) if self.bare else None
 
 

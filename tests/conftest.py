@@ -1,0 +1,162 @@
+"""What the tests share: an application with the extension, a browser, and an API to publish to."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from flask_pusher import Pusher
+
+CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
+
+
+def sign(text: str | bytes) -> str:
+    message = text.encode() if isinstance(text, str) else text
+    return hmac.new(b"a-secret", message, hashlib.sha256).hexdigest()
+
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def make_app() -> MakeApp:
+    """Makes an application with credentials, the settings given, and, if given, an extension."""
+
+    def make(pusher: Pusher | None = None, **config: Any) -> Flask:
+        app = Flask("an_app")
+        app.config.update(CREDENTIALS, SECRET_KEY="signs the session")
+        app.config.update(config)
+        if pusher is not None:
+            pusher.init_app(app)
+        return app
+
+    return make
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def pusher(app: Flask) -> Pusher:
+    return Pusher(app)
+
+
+@pytest.fixture
+def browser(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture(name="sign")
+def sign_fixture() -> Callable[[str | bytes], str]:
+    """Signs with the application's secret, by Channels' rule and not by our code."""
+    return sign
+
+
+@pytest.fixture
+def post_webhook(app: Flask) -> Callable[..., Any]:
+    """Posts a webhook as Channels does; ``headers`` replaces some of its headers."""
+
+    def post(path: str, body: Any, headers: dict[str, str] | None = None) -> Any:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        signed = {"X-Pusher-Key": "a-key", "X-Pusher-Signature": sign(raw), **(headers or {})}
+        return app.test_client().post(
+            path, data=raw, headers=signed, content_type="application/json"
+        )
+
+    return post
+
+
+class Call(NamedTuple):
+    """A call of the HTTP API: the request's method and path, its query and its JSON body."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: Any
+
+
+class Api:
+    """Takes the calls of the HTTP API and answers each with the next of ``answers``, or 200."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.answers: list[tuple[int, str]] = []
+        self.connections = 0
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.port = self.server.server_port
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"PUSHER_HOST": "127.0.0.1", "PUSHER_PORT": self.port, "PUSHER_SSL": False}
+
+    @property
+    def events(self) -> list[tuple[str, str, Any]]:
+        """Every event published, as channel, name and data, in order."""
+        return [
+            (channel, event["name"], json.loads(event["data"]))
+            for call in self.calls
+            for event in call.body.get("batch", [call.body])
+            for channel in event.get("channels", [event.get("channel")])
+        ]
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                api.connections += 1
+
+            def do_POST(self) -> None:
+                url = urlsplit(self.path)
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                query = dict(parse_qsl(url.query))
+                api.check_signature(self.command, url.path, query, body)
+                content = json.loads(body) if body else None
+                api.calls.append(Call(self.command, url.path, query, content))
+                status, text = api.answers.pop(0) if api.answers else (200, "{}")
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_GET = do_POST  # noqa: N815 - the names that BaseHTTPRequestHandler looks for
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
+                """Keep the tests' output to the tests."""
+
+        return Handler
+
+    @staticmethod
+    def check_signature(method: str, path: str, query: dict[str, str], body: bytes) -> None:
+        signed = {name: value for name, value in query.items() if name != "auth_signature"}
+        pairs = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
+        assert query["auth_signature"] == sign(f"{method}\n{path}\n{pairs}")
+        assert query["body_md5"] == hashlib.md5(body).hexdigest()  # noqa: S324 - the API's rule
+
+
+@pytest.fixture
+def api(app: Flask) -> Iterator[Api]:
+    """An HTTP API that the application, if it is given a Pusher after this, publishes to."""
+    api = Api()
+    app.config.update(api.config)
+    thread = threading.Thread(target=api.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield api
+    api.server.shutdown()
+    api.server.server_close()
+    thread.join()
