@@ -273,7 +273,7 @@ def _print_welcome(server: LocalServer, host: str) -> None:
     if not _is_loopback(host):
         _print(f"WARNING: it listens on {host or 'every address'}, where others can reach it.")
     urls = ", ".join(destination.url for destination in server._destinations)
-    _print(f"It posts webhooks to {urls or 'nowhere, as it was given no URL for them'}.")
+    _print(f"It posts webhooks {'to ' + urls if urls else 'nowhere, having no URL for them'}.")
     _print(f"What happens is shown at {server.url}/ too. Press Ctrl-C to stop.")
 
 

@@ -281,7 +281,7 @@ def test_a_large_channel_hears_its_count_at_intervals(
     for browser in browsers:
         browser.ask_to_subscribe("news")
         browser.expect("pusher_internal:subscription_succeeded")
-    counts = []
+    counts: list[int] = []
     while counts[-1:] != [7]:
         _, data = first.expect("pusher_internal:subscription_count")
         counts.append(data["subscription_count"])

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from flask import Flask, render_template_string
+
+import flask_pusher_local
+from flask_pusher import Client
+
+from .peers import KEY, SECRET, Browser, Connect, eventually
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_client_and_the_pages_point_at_the_server_while_it_runs(
+    app: Flask, client: Client
+) -> None:
+    def page_host() -> str:
+        with app.test_request_context():
+            return render_template_string("{{ pusher_options().get('wsHost') }}")
+
+    before = client.address
+    with flask_pusher_local.start(app) as server:
+        assert client.address == (server.host, server.port, False)
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        assert page_host() == "127.0.0.1"
+        assert client.trigger("news", "e", {}) == {}
+    assert client.address == before
+    assert page_host() == "None"
+
+
+def test_stopping_twice_is_stopping_once(app: Flask, client: Client) -> None:
+    server = flask_pusher_local.start(app)
+    server.stop()
+    client.address = ("elsewhere", 1, True)
+    server.stop()
+    assert client.address == ("elsewhere", 1, True)
+    with pytest.raises(ConnectionError):
+        socket.create_connection((server.host, server.port), timeout=5)
+
+
+def test_threads_may_stop_a_server_together(app: Flask) -> None:
+    server = flask_pusher_local.start(app)
+    threads = [threading.Thread(target=server.stop) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_server_is_stopped_when_its_block_raises(app: Flask, client: Client) -> None:
+    def fail() -> None:
+        with flask_pusher_local.start(app):
+            assert client.port != 443
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert client.port == 443
+
+
+def test_connections_are_told_to_come_back_when_the_server_stops(
+    app: Flask, connect: Connect
+) -> None:
+    with flask_pusher_local.start(app):
+        browsers = [connect() for _ in range(50)]
+        browsers[0].subscribe("news")
+    for browser in browsers:
+        error = browser.expect_error()
+        assert error == {"code": 4200, "message": "The server is stopping, connect again"}
+        closed = browser.expect_closed()
+        assert (closed.code, closed.reason) == (4200, error["message"])
+
+
+def test_stopping_does_not_wait_for_peers_that_do_not_close(app: Flask, connect: Connect) -> None:
+    server = flask_pusher_local.start(app)
+    silent = connect()
+    half = socket.create_connection((server.host, server.port))
+    half.sendall(b"GET /app/x HTTP/1.1\r\n")
+    posting = socket.create_connection((server.host, server.port))
+    posting.sendall(b"POST /apps/3/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+    stream = socket.create_connection((server.host, server.port))
+    stream.sendall(b"GET /page/state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert b"200 OK" in stream.recv(1000)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 4
+    for peer in (half, posting, stream):
+        peer.close()
+    assert silent.until_closed().code == 4200
+
+
+def test_a_port_in_use_is_an_error_that_names_it(app: Flask, client: Client) -> None:
+    before, threads = client.address, threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"Cannot listen on 127.0.0.1 port {port}: ") as raised:
+            flask_pusher_local.start(app, port=port)
+    assert raised.value.errno == errno.EADDRINUSE
+    assert client.address == before
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_a_host_that_is_not_this_machine_is_an_error_that_names_it(app: Flask, host: str) -> None:
+    with pytest.raises(OSError, match=f"Cannot listen on {host} port 0: "):
+        flask_pusher_local.start(app, host)
+
+
+def test_an_application_without_the_extension_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="'bare' has no Flask-Pusher extension"):
+        flask_pusher_local.start(Flask("bare"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's own
+def test_a_thread_that_cannot_start_is_an_error_for_the_caller(app: Flask, client: Client) -> None:
+    """An event loop needs three files; here is room for one socket and one more."""
+    before, threads = client.address, threading.active_count()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 2, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            flask_pusher_local.start(app)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    eventually(lambda: threading.active_count() == threads)
+    assert client.address == before
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached_at"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104
+        ("", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("::", "[::1]"),
+    ],
+)
+def test_a_server_is_reached_at_its_host(
+    app: Flask, client: Client, host: str, reached_at: str
+) -> None:
+    with flask_pusher_local.start(app, host) as server:
+        assert server.host == reached_at
+        assert client.trigger("news", "e", {}) == {}
+
+
+def test_servers_of_two_applications_know_their_own_credentials_only(app: Flask) -> None:
+    from flask_pusher import Pusher
+
+    other = Flask("other")
+    other.config.update(PUSHER_APP_ID="4", PUSHER_KEY="other", PUSHER_SECRET="x")
+    Pusher(other)
+    with flask_pusher_local.start(app), flask_pusher_local.start(other):
+        ours, theirs = app.extensions["pusher"], other.extensions["pusher"]
+        assert ours.port != theirs.port
+        assert ours.trigger("news", "e", {}) == theirs.trigger("news", "e", {}) == {}
+        browser = Browser(("127.0.0.1", ours.port), "/app/other?protocol=7")
+        assert browser.expect_error()["code"] == 4001
+        browser.close()
+
+
+def test_starting_and_stopping_hundreds_of_times_leaves_nothing(
+    app: Flask, client: Client
+) -> None:
+    def once() -> None:
+        with flask_pusher_local.start(app) as server:
+            path = f"/app/{KEY}?protocol=7"
+            browser = Browser((server.host, server.port), path).established()
+            browser.subscribe("news")
+        assert browser.until_closed().code == 4200
+        browser.close()
+
+    once()
+    threads, files = threading.active_count(), open_files()
+    for _ in range(200):
+        once()
+    assert threading.active_count() == threads
+    assert open_files() == files
+    assert client.port == 443
+
+
+# In the foreground
+
+SCRIPT = """
+import sys
+from flask import Flask
+from flask_pusher import Pusher
+import flask_pusher_local
+
+app = Flask("example")
+app.config.update(PUSHER_APP_ID="3", PUSHER_KEY="a-key", PUSHER_SECRET="a-secret")
+Pusher(app)
+flask_pusher_local.serve(app, **eval(sys.argv[1]))
+"""
+
+
+class Terminal:
+    """A process that serves, and the lines that it prints."""
+
+    def __init__(self, **arguments: object) -> None:
+        here = Path(flask_pusher_local.__file__).parent
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", SCRIPT, repr(arguments)],
+            bufsize=0,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(here)},
+        )
+        self.lines: list[str] = []
+
+    def until(self, pattern: str) -> str:
+        assert self.process.stdout is not None
+        while True:
+            line = self.process.stdout.readline().decode("ascii")
+            assert line, (self.lines, self.process.communicate())
+            self.lines.append(line.rstrip("\n"))
+            if re.search(pattern, line):
+                return line
+
+    def serving(self) -> tuple[str, int]:
+        return "127.0.0.1", int(self.until("PUSHER_PORT = ").split("=")[1])
+
+    def stop(self, number: int = signal.SIGINT) -> str:
+        self.process.send_signal(number)
+        return self.output()
+
+    def output(self) -> str:
+        out, err = self.process.communicate(timeout=10)
+        self.lines += out.decode("ascii").splitlines()
+        return err.decode()
+
+
+@pytest.fixture
+def terminals() -> Iterator[list[Terminal]]:
+    terminals: list[Terminal] = []
+    yield terminals
+    for terminal in terminals:
+        if terminal.process.poll() is None:
+            terminal.process.kill()
+            terminal.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serving_tells_what_happens_and_stops_cleanly(
+    terminals: list[Terminal], number: int
+) -> None:
+    terminal = Terminal(port=0)
+    terminals.append(terminal)
+    address = terminal.serving()
+    terminal.until("Ctrl-C")
+    browser = Browser(address, f"/app/{KEY}?protocol=7&client=js&version=%C3%A9").established()
+    browser.subscribe("news")
+    browser.ask_to_subscribe("private-x", auth="nonsense")
+    error = browser.expect("pusher:subscription_error")[1]["error"]
+    assert terminal.stop(number) == ""
+    assert browser.until_closed().code == 4200
+    browser.close()
+    assert terminal.process.returncode == 0
+    port, socket_id = address[1], browser.socket_id
+    assert terminal.lines[:7] == [
+        "A local Channels server for app 3, key a-key, is running.",
+        "It is for development: do not use it in production. Point the application at it with",
+        '  PUSHER_HOST = "127.0.0.1"',
+        f"  PUSHER_PORT = {port}",
+        "  PUSHER_SSL = False",
+        "It posts webhooks nowhere, having no URL for them.",
+        f"What happens is shown at http://127.0.0.1:{port}/ too. Press Ctrl-C to stop.",
+    ]
+    happened = [line.split(maxsplit=1)[1] for line in terminal.lines[7:-1]]
+    assert happened == [
+        f"connect     {socket_id} from 127.0.0.1 (js \\xe9)",
+        f"subscribe   {socket_id} to news",
+        f"refused     {socket_id}: subscription to private-x: {error}",
+        f"close       {socket_id}: The server is stopping, connect again (4200)",
+        f"unsubscribe {socket_id} from news",
+        f"disconnect  {socket_id}",
+    ]
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in terminal.lines[7:-1])
+    assert terminal.lines[-1] == "Stopped."
+    assert SECRET not in "\n".join(terminal.lines)
+
+
+def test_serving_quietly_tells_only_how_to_reach_it(terminals: list[Terminal]) -> None:
+    terminal = Terminal(port=0, quiet=True, webhooks="http://127.0.0.1:9")
+    terminals.append(terminal)
+    browser = Browser(terminal.serving(), f"/app/{KEY}?protocol=7").established()
+    browser.subscribe("news")
+    assert terminal.stop() == ""
+    browser.close()
+    assert len(terminal.lines) == 8
+    assert "It posts webhooks to http://127.0.0.1:9/pusher/events." in terminal.lines
+
+
+def test_serving_on_every_address_is_warned_of(terminals: list[Terminal]) -> None:
+    terminal = Terminal(host="0.0.0.0", port=0)  # noqa: S104
+    terminals.append(terminal)
+    terminal.until("WARNING: it listens on 0.0.0.0, where others can reach it")
+    assert '  PUSHER_HOST = "127.0.0.1"' in terminal.lines
+    assert terminal.stop() == ""
+
+
+def test_serving_on_a_port_in_use_is_one_line_and_a_failure(terminals: list[Terminal]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        terminal = Terminal(port=port)
+        terminals.append(terminal)
+        error = terminal.output()
+    assert terminal.process.returncode == 1
+    assert re.fullmatch(rf"\[Errno \d+\] Cannot listen on 127.0.0.1 port {port}: .*\n", error)
+
+
+def test_serving_goes_on_when_nobody_reads_what_it_prints(terminals: list[Terminal]) -> None:
+    terminal = Terminal(port=0)
+    terminals.append(terminal)
+    address = terminal.serving()
+    terminal.until("Ctrl-C")
+    assert terminal.process.stdout is not None
+    assert terminal.process.stderr is not None
+    terminal.process.stdout.close()
+    for _ in range(2):
+        browser = Browser(address, f"/app/{KEY}?protocol=7").established()
+        browser.subscribe("news")
+        browser.close()
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.get(f"http://127.0.0.1:{address[1]}/", timeout=5).status_code == 200
+    terminal.process.terminate()
+    assert b"Traceback" not in terminal.process.stderr.read()
+    terminal.process.stderr.close()
+    terminal.process.wait(5)
+
+
+def test_serving_in_this_process_gives_the_signals_back(
+    app: Flask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    flask_pusher_local.serve(app, port=0)
+    timer.join()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    out, err = capsys.readouterr()
+    assert out.endswith("Stopped.\n")
+    assert err == ""

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from flask import Flask, request
+
+import flask_pusher_local
+from flask_pusher import Client, Pusher
+
+from .peers import APP_ID, KEY, SECRET, Browser, Connect, eventually, lines, sign
+
+
+class Receiver(ThreadingHTTPServer):
+    """An HTTP server that keeps what is posted to it, and answers what it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.statuses: list[int] = []
+        self.delay = 0.0
+        self.posts: list[tuple[str, dict[str, Any]]] = []
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [event for _, body in self.posts for event in body["events"]]
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.headers["Content-Type"] == "application/json"
+        assert self.headers["X-Pusher-Key"] == KEY
+        assert self.headers["X-Pusher-Signature"] == sign(body)
+        time.sleep(self.server.delay)
+        status = self.server.statuses.pop(0) if self.server.statuses else 200
+        if status == 200:
+            self.server.posts.append((self.path, json.loads(body)))
+        self.send_response(status)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_LAST_PAUSE", 0.1)
+
+
+Start = Callable[[object], flask_pusher_local.LocalServer]
+
+
+@pytest.fixture
+def start(app: Flask) -> Iterator[Start]:
+    servers: list[flask_pusher_local.LocalServer] = []
+
+    def start(webhooks: Any) -> flask_pusher_local.LocalServer:
+        servers.append(flask_pusher_local.start(app, webhooks=webhooks))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def test_all_seven_kinds_are_told(
+    start: Start, client: Client, connect: Connect, receiver: Receiver
+) -> None:
+    start(receiver.url + "/hooks?x=1")
+    before = time.time() * 1000
+    browser, other = connect(), connect()
+    browser.subscribe("presence-cache-room", {"user_id": "ana"})
+    other.subscribe("presence-cache-room", {"user_id": "ben"})
+    browser.send("client-typing", {"n": 1}, "presence-cache-room")
+    browser.send("pusher:unsubscribe", {"channel": "presence-cache-room"})
+    other.until("pusher_internal:member_removed")
+    other.subscribe("private-news")
+    other.send("client-typing", "text", "private-news")
+    other.send("pusher:unsubscribe", {"channel": "private-news"})
+    room, news = {"channel": "presence-cache-room"}, {"channel": "private-news"}
+    expected = [
+        {"name": "channel_occupied", **room},
+        {"name": "member_added", **room, "user_id": "ana"},
+        {"name": "cache_miss", **room},
+        {"name": "member_added", **room, "user_id": "ben"},
+        {"name": "cache_miss", **room},
+        {
+            "name": "client_event",
+            **room,
+            "event": "client-typing",
+            "data": '{"n":1}',
+            "socket_id": browser.socket_id,
+            "user_id": "ana",
+        },
+        {"name": "member_removed", **room, "user_id": "ana"},
+        {"name": "channel_occupied", **news},
+        {"name": "subscription_count", **news, "subscription_count": 1},
+        {
+            "name": "client_event",
+            **news,
+            "event": "client-typing",
+            "data": "text",
+            "socket_id": other.socket_id,
+        },
+        {"name": "subscription_count", **news, "subscription_count": 0},
+        {"name": "channel_vacated", **news},
+    ]
+    eventually(lambda: len(receiver.events) >= len(expected))
+
+    def of(channel: str, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [event for event in events if event["channel"] == channel]
+
+    for channel in ("presence-cache-room", "private-news"):  # two connections, two orders
+        assert of(channel, receiver.events) == of(channel, expected)
+    for path, body in receiver.posts:
+        assert path == "/hooks?x=1"
+        assert set(body) == {"time_ms", "events"}
+        assert before - 1 <= body["time_ms"] <= time.time() * 1000
+
+
+def test_a_dropped_connection_vacates_its_channels(
+    start: Start, connect: Connect, receiver: Receiver
+) -> None:
+    start([{"url": receiver.url + "/", "event_types": ["channel_vacated", "member_removed"]}])
+    browser = connect()
+    browser.subscribe("news")
+    browser.subscribe("presence-room", {"user_id": "ana"})
+    browser.sign_in(id="ana")
+    browser.subscribe("#server-to-user-ana")
+    browser.close()
+    eventually(lambda: len(receiver.events) == 3)
+    assert receiver.events == [
+        {"name": "channel_vacated", "channel": "news"},
+        {"name": "member_removed", "channel": "presence-room", "user_id": "ana"},
+        {"name": "channel_vacated", "channel": "presence-room"},
+    ]
+
+
+def test_events_of_one_moment_are_one_post_unless_told_otherwise(
+    start: Start, connect: Connect, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_WINDOW", 0.5)
+    occupied = ["channel_occupied"]
+    start(
+        [
+            {"url": receiver.url + "/batch", "event_types": occupied},
+            {"url": receiver.url + "/single", "event_types": occupied, "batch": False},
+        ]
+    )
+    browser = connect()
+    for number in range(5):
+        browser.subscribe(f"news-{number}")
+    eventually(lambda: len(receiver.events) == 10)
+    assert [len(body["events"]) for path, body in receiver.posts if path == "/batch"] == [5]
+    single = [body["events"] for path, body in receiver.posts if path == "/single"]
+    assert [[event["channel"] for event in events] for events in single] == [
+        [f"news-{number}"] for number in range(5)
+    ]
+
+
+def test_a_very_large_batch_is_split(
+    start: Start, connect: Connect, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flask_pusher_local, "MAX_WEBHOOK_BATCH", 2)
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_WINDOW", 0.5)
+    start(receiver.url + "/x")
+    browser = connect()
+    for number in range(2):
+        browser.subscribe(f"news-{number}")
+    eventually(lambda: len(receiver.events) == 4)
+    assert [len(body["events"]) for _, body in receiver.posts] == [2, 2]
+
+
+@pytest.mark.parametrize("status", [500, 404, 301])
+def test_a_webhook_is_posted_again_until_it_is_taken_and_the_next_one_waits(
+    start: Start,
+    connect: Connect,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    receiver.statuses = [status, status, status]
+    start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"], "batch": False}])
+    browser = connect()
+    browser.subscribe("first")
+    browser.subscribe("second")
+    eventually(lambda: len(receiver.events) == 2)
+    assert [event["channel"] for event in receiver.events] == ["first", "second"]
+    to = f"channel_occupied {{}} to {receiver.url}/x"
+    eventually(lambda: len(lines(caplog, "webhook")) == 5)
+    assert lines(caplog, "webhook") == [
+        f"again in 0.05 s, it answered {status}: {to.format('first')}",
+        f"again in 0.1 s, it answered {status}: {to.format('first')}",
+        f"again in 0.1 s, it answered {status}: {to.format('first')}",
+        to.format("first"),
+        to.format("second"),
+    ]
+
+
+def test_webhooks_wait_while_the_application_restarts(
+    start: Start, client: Client, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Receiver()
+    start(receiver.url + "/x")
+    receiver.stop()
+    browser = connect()
+    browser.subscribe("news")
+    eventually(lambda: any("ClientConnectorError" in line for line in lines(caplog, "webhook")))
+    receiver = Receiver(receiver.server_port)
+    eventually(lambda: len(receiver.events) == 2)
+    receiver.stop()
+    assert [event["name"] for event in receiver.events] == [
+        "channel_occupied",
+        "subscription_count",
+    ]
+
+
+def test_a_webhook_is_given_up_after_a_while_and_the_next_one_is_posted(
+    start: Start,
+    connect: Connect,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_RETRY_SECONDS", 0.3)
+    receiver.statuses = [500] * 5
+    start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"], "batch": False}])
+    browser = connect()
+    browser.subscribe("lost")
+    eventually(lambda: any("given up" in line for line in lines(caplog, "webhook")))
+    assert lines(caplog, "webhook")[-1] == (
+        f"given up, it answered 500: channel_occupied lost to {receiver.url}/x"
+    )
+    receiver.statuses = []
+    browser.subscribe("news")
+    eventually(lambda: [event["channel"] for event in receiver.events] == ["news"])
+
+
+def test_an_application_that_takes_its_time_holds_nobody(
+    start: Start,
+    client: Client,
+    connect: Connect,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_ANSWER_SECONDS", 0.4)
+    receiver.delay = 0.8
+    prompt = Receiver()
+    start([receiver.url + "/slow", prompt.url + "/prompt"])
+    browser = connect()
+    browser.subscribe("news")
+    began = time.monotonic()
+    client.trigger("news", "e", {})
+    browser.expect("e")
+    eventually(lambda: len(prompt.events) == 2)
+    assert time.monotonic() - began < 0.4
+    eventually(lambda: any("TimeoutError" in line for line in lines(caplog, "webhook")))
+    receiver.delay = 0
+    prompt.stop()
+
+
+def test_too_many_waiting_webhooks_lose_the_oldest(
+    start: Start,
+    connect: Connect,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(flask_pusher_local, "MAX_PENDING_WEBHOOKS", 3)
+    monkeypatch.setattr(flask_pusher_local, "WEBHOOK_WINDOW", 0.5)
+    start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
+    browser = connect()
+    for number in range(5):
+        browser.subscribe(f"news-{number}")
+    eventually(lambda: receiver.events)
+    assert [event["channel"] for event in receiver.events] == ["news-2", "news-3", "news-4"]
+    assert lines(caplog, "webhook")[:2] == [
+        "lost, too many wait: channel_occupied news-0",
+        "lost, too many wait: channel_occupied news-1",
+    ]
+
+
+def test_the_application_gets_its_webhooks_in_this_process() -> None:
+    app, pusher = Flask(__name__), Pusher()
+    app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
+    told = []
+    failures = [RuntimeError("not yet")]
+
+    @pusher.webhooks.event("channel_occupied")
+    def occupied(event: dict[str, Any]) -> None:
+        if failures:
+            raise failures.pop()
+        told.append((event["channel"], request.path))
+        pusher.client.trigger(event["channel"], "welcome", {})
+
+    pusher.init_app(app)
+    with flask_pusher_local.start(app, webhooks=True) as server:
+        browser = Browser((server.host, server.port), f"/app/{KEY}?protocol=7").established()
+        browser.subscribe("news")
+        browser.expect("welcome")
+        browser.close()
+    assert told == [("news", "/pusher/events")]
+
+
+def test_a_url_without_a_path_gets_that_of_the_applications_route(
+    start: Start, connect: Connect, receiver: Receiver
+) -> None:
+    start([receiver.url, receiver.url + "/"])
+    connect().subscribe("news")
+    eventually(lambda: len(receiver.events) == 4)
+    assert {path for path, _ in receiver.posts} == {"/pusher/events"}
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "words"),
+    [
+        ("localhost:5000", "'localhost:5000' is not a URL"),
+        ("ftp://localhost/x", "is not a URL"),
+        ("http://", "is not a URL"),
+        ([{"event_types": ["cache_miss"]}], "'' is not a URL"),
+        ([{"url": "http://x/", "event_types": ["cache_mist"]}], "cache_mist is nothing"),
+        ([{"url": "http://x/", "colour": "red"}], "colour is nothing a webhook has"),
+    ],
+)
+def test_webhooks_that_cannot_be_posted_are_an_error_at_once(
+    app: Flask, webhooks: Any, words: str
+) -> None:
+    threads = threading.active_count()
+    with pytest.raises(ValueError, match=words):
+        flask_pusher_local.start(app, webhooks=webhooks)
+    assert threading.active_count() == threads
+
+
+def test_stopping_does_not_wait_for_an_application_that_is_down(
+    start: Start, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = Receiver()
+    server = start(receiver.url)
+    receiver.stop()
+    connect().subscribe("news")
+    eventually(lambda: lines(caplog, "webhook"))
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 1.5
