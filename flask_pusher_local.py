@@ -60,6 +60,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from flask import Flask, url_for
 
 __all__ = ["LocalServer", "serve", "start"]
@@ -518,7 +519,11 @@ class _Server:
         application.add_routes(self.page.routes())
         application.router.add_route("*", "/{path:.*}", self.connect)
         runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS
+            application,
+            access_log=None,
+            handle_signals=False,
+            logger=_http_logger(),
+            shutdown_timeout=CLOSE_SECONDS,
         )
         await runner.setup()
         await web.SockSite(runner, listener, backlog=BACKLOG).start()
@@ -694,6 +699,13 @@ class _Server:
         if len(channel.subscribers) != announced:
             self._announce_count(channel)
 
+    def trigger(self, event: _Event) -> None:
+        """Send what the application has triggered."""
+        for name in event.channels:
+            if _is_cache(name):
+                self._remember(name, event)
+            self.publish(name, event.name, event.data, sparing=event.socket_id)
+
     def publish(
         self,
         name: str,
@@ -717,10 +729,11 @@ class _Server:
 
     # Cache channels
 
-    def remember(self, name: str, event: str, data: str) -> None:
+    def _remember(self, name: str, event: _Event) -> None:
         """Keep the last event of a cache channel for those who subscribe later."""
         self.cache.pop(name, None)
-        self.cache[name] = _CachedEvent(event, data, time.monotonic() + CACHE_SECONDS)
+        expires = time.monotonic() + CACHE_SECONDS
+        self.cache[name] = _CachedEvent(event.name, event.data, expires)
         if len(self.cache) > MAX_CACHED:
             del self.cache[next(iter(self.cache))]
 
@@ -781,6 +794,22 @@ class _Server:
         if not channel.startswith(USER_CHANNEL):
             for webhook in self.webhooks:
                 webhook.add({"name": name, "channel": channel, **fields})
+
+
+def _http_logger() -> logging.Logger:
+    """A logger for aiohttp, to which a request that is no HTTP is an error with a traceback."""
+    http_logger = logger.getChild("http")
+    http_logger.addFilter(_shorten)
+    return http_logger
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = "refused: no HTTP request: %s", (_printable(error.message),)
+        record.exc_info = None
+    return True
 
 
 def _watchlist_frame(**changes: list[str]) -> bytes:
@@ -1285,7 +1314,7 @@ class _Api:
 
     async def trigger(self, request: web.Request) -> dict[str, Any]:
         event = _parse_event(await _parse_body(request))
-        self._publish(event)
+        self._server.trigger(event)
         return {"channels": self._info_of(event)} if event.info else {}
 
     async def trigger_batch(self, request: web.Request) -> dict[str, Any]:
@@ -1296,16 +1325,10 @@ class _Api:
             raise _bad_request(f"A batch of {len(batch)} events, over {MAX_BATCH}")
         events = [_parse_event(fields) for fields in batch]
         for event in events:
-            self._publish(event)
+            self._server.trigger(event)
         if not any(event.info for event in events):
             return {}
         return {"batch": [next(iter(self._info_of(event).values())) for event in events]}
-
-    def _publish(self, event: _Event) -> None:
-        for name in event.channels:
-            if _is_cache(name):
-                self._server.remember(name, event.name, event.data)
-            self._server.publish(name, event.name, event.data, sparing=event.socket_id)
 
     def _info_of(self, event: _Event) -> dict[str, dict[str, Any]]:
         return {
@@ -1691,9 +1714,7 @@ class _Page:
         # Only this page's own script can send both: another page's would have to ask first.
         if request.headers.get("Origin") is None or request.content_type != "application/json":
             raise web.HTTPForbidden(text="Events are triggered by this page only\n")
-        event = _parse_event(await _parse_body(request))
-        for name in event.channels:
-            self._server.publish(name, event.name, event.data)
+        self._server.trigger(_parse_event(await _parse_body(request)))
         return web.json_response({})
 
     def _check(self, request: web.Request) -> None:

@@ -245,11 +245,19 @@ def test_a_socket_that_hangs_up_at_any_point_of_the_handshake_does_no_harm(
     assert [r for r in caplog.records if r.levelname == "ERROR"] == []
 
 
-def test_a_handshake_that_is_none_gets_an_answer(server: flask_pusher_local.LocalServer) -> None:
-    for garbage in (b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+def test_a_request_that_is_none_gets_an_answer_and_a_line(
+    server: flask_pusher_local.LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for garbage in (b"GET\r\n\r\n", b"GET / HTTP/\x1b[2J\r\n\r\n", b"G=T / HTTP/1.1\r\n\r\n"):
         with socket.create_connection((server.host, server.port), timeout=5) as peer:
             peer.sendall(garbage)
             assert b" 400 " in peer.recv(1000).split(b"\r\n")[0]
+    assert refusals(caplog)
+    for record in caplog.records:
+        assert record.levelname == "WARNING"
+        assert record.getMessage().startswith("refused: no HTTP request: ")
+        assert record.getMessage().isprintable()
+        assert record.exc_info is None
 
 
 def test_a_slow_reader_is_closed_and_the_others_get_everything(

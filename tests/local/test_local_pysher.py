@@ -1,0 +1,66 @@
+"""A client that others wrote."""
+
+from __future__ import annotations
+
+import queue
+
+import pysher
+import pytest
+
+import flask_pusher_local
+from flask_pusher import Client
+
+from .peers import KEY, SECRET
+
+
+def test_pysher_subscribes_and_receives(
+    server: flask_pusher_local.LocalServer, client: Client
+) -> None:
+    heard: queue.Queue[tuple[str, str]] = queue.Queue()
+    peer = pysher.Pusher(
+        KEY,
+        secret=SECRET,
+        custom_host=server.host,
+        port=server.port,
+        secure=False,
+        user_data={"user_id": "ana"},
+    )
+
+    def subscribe(_: str) -> None:
+        for channel in ("news", "private-news", "presence-news"):
+            subscription = peer.subscribe(channel)
+            name = "pusher_internal:subscription_succeeded"
+            subscription.bind(name, lambda data, channel=channel: heard.put((channel, data)))
+            subscription.bind("e", lambda data: heard.put(("e", data)))
+
+    peer.connection.bind("pusher:connection_established", subscribe)
+    peer.connect()
+    try:
+        subscribed = dict(heard.get(timeout=5) for _ in range(3))
+        assert set(subscribed) == {"news", "private-news", "presence-news"}
+        assert '"count":1' in subscribed["presence-news"]
+        for channel in subscribed:
+            client.trigger(channel, "e", {"on": channel})
+            assert heard.get(timeout=5) == ("e", f'{{"on": "{channel}"}}')
+    finally:
+        peer.disconnect(timeout=5)
+
+
+def test_pysher_is_refused_with_another_secret(
+    server: flask_pusher_local.LocalServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused: queue.Queue[str] = queue.Queue()
+    peer = pysher.Pusher(
+        KEY, secret="other", custom_host=server.host, port=server.port, secure=False
+    )
+
+    def subscribe(_: str) -> None:
+        subscription = peer.subscribe("private-news")
+        subscription.bind("pusher:subscription_error", refused.put)
+
+    peer.connection.bind("pusher:connection_established", subscribe)
+    peer.connect()
+    try:
+        assert "do both sides have the same secret?" in str(refused.get(timeout=5))
+    finally:
+        peer.disconnect(timeout=5)
