@@ -1097,7 +1097,7 @@ class _Deferred:
         handling = sys.exc_info()[1]
         if error is None and handling is not self.handled:
             error = handling
-        if error is None or _is_success(error):
+        if error is None or (isinstance(error, SystemExit) and not error.code):
             self.publish()
 
     def publish(self) -> None:
@@ -1213,12 +1213,6 @@ def _publish_after_context(app: Flask, exc: BaseException | None = None, **_extr
     deferred: _Deferred | None = g.pop(app.extensions["pusher"]._deferred_key, None)
     if deferred is not None:
         deferred.end(exc)
-
-
-def _is_success(error: BaseException) -> bool:
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code == 0
-    return isinstance(error, SystemExit) and not error.code
 
 
 def _calls(events: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
@@ -1511,7 +1505,7 @@ def _check() -> None:
         "PUSHER_PORT": client.port,
         "PUSHER_SSL": client.ssl,
         "PUSHER_TIMEOUT": client.timeout,
-        "PUSHER_BACKEND": type(client.http).__name__,
+        "PUSHER_BACKEND": "requests" if type(client.http) is _Backend else client.http,
         **hidden,
         "PUSHER_AUTH": _route("pusher.auth"),
         "PUSHER_USER_AUTH": _route("pusher.user_auth"),

@@ -1,0 +1,194 @@
+"""Recording events, for an application's own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_pusher import Client, Pusher, RecordedEvent
+
+MakeApp = Callable[..., Flask]
+MASTER_KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+
+
+@pytest.fixture
+def pusher(app: Flask, api: Any) -> Pusher:
+    app.config["PUSHER_ENCRYPTION_MASTER_KEY_BASE64"] = MASTER_KEY
+    return Pusher(app)
+
+
+@pytest.fixture
+def client(app: Flask, pusher: Pusher) -> Client:
+    client: Client = app.extensions["pusher"]
+    return client
+
+
+def test_every_kind_of_event_is_listed_in_order(
+    app: Flask, pusher: Pusher, client: Client, api: Any
+) -> None:
+    with app.app_context(), pusher.record_events() as events:
+        client.trigger(["a", "b"], "one", {"n": 1}, "1.2")
+        client.trigger_batch(
+            [
+                {"channel": "c", "name": "two", "data": [2]},
+                {"channel": "d", "name": "three", "data": 3, "socket_id": "3.4"},
+            ]
+        )
+        client.send_to_user("ana", "four", "text")
+    assert events == [
+        RecordedEvent(["a", "b"], "one", {"n": 1}, "1.2"),
+        RecordedEvent(["c"], "two", [2], None),
+        RecordedEvent(["d"], "three", 3, "3.4"),
+        RecordedEvent(["#server-to-user-ana"], "four", "text", None),
+    ]
+    assert events[0].channels == ["a", "b"]
+    assert (events[0].name, events[0].data, events[0].socket_id) == ("one", {"n": 1}, "1.2")
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("published", "seen"),
+    [
+        ({"a": [1, None, True]}, {"a": [1, None, True]}),
+        (None, None),
+        ("text", "text"),
+        ("", ""),
+        ('{"is": "JSON"}', {"is": "JSON"}),
+        ("NaN", "NaN"),
+        ("[1, Infinity]", "[1, Infinity]"),
+        ("é", "é"),
+    ],
+)
+@pytest.mark.parametrize("channel", ["private-x", "private-encrypted-x"])
+def test_data_is_as_the_browser_sees_it(
+    app: Flask, pusher: Pusher, client: Client, channel: str, published: Any, seen: Any
+) -> None:
+    with app.app_context(), pusher.record_events() as events:
+        client.trigger(channel, "flash", published)
+        client.trigger_batch([{"channel": channel, "name": "flash", "data": published}])
+    assert [event.data for event in events] == [seen, seen]
+
+
+def test_what_is_refused_for_real_is_refused(app: Flask, pusher: Pusher, client: Client) -> None:
+    with app.app_context(), pusher.record_events() as events:
+        with pytest.raises(ValueError, match="Invalid Channel"):
+            client.trigger("a b", "flash", {})
+        with pytest.raises(TypeError, match="not JSON serializable"):
+            client.trigger("a", "flash", object())
+        with pytest.raises(ValueError, match="Too much data"):
+            client.trigger("a", "flash", "x" * 40000)
+        with pytest.raises(ValueError, match="Invalid user id"):
+            client.send_to_user("a b", "flash", {})
+        with pytest.raises(ValueError, match="Invalid Channel"):
+            client.trigger_batch([{"channel": "a b", "name": "flash", "data": {}}])
+    assert events == []
+
+
+def test_the_state_is_that_of_an_empty_app(
+    app: Flask, pusher: Pusher, client: Client, api: Any
+) -> None:
+    with app.app_context(), pusher.record_events() as events:
+        assert client.channels_info() == {"channels": {}}
+        assert client.channels_info("presence-", ["user_count"]) == {"channels": {}}
+        assert client.channel_info("events") == {"occupied": False}
+        assert client.channel_info("presence-x", ["user_count", "subscription_count"]) == {
+            "occupied": False,
+            "user_count": 0,
+            "subscription_count": 0,
+        }
+        assert client.users_info("presence-x") == {"users": []}
+        assert client.terminate_user_connections("ana") == {}
+        assert client.trigger("a", "b", {}) == {}
+    assert len(events) == 1
+    assert api.calls == []
+
+
+def test_recordings_can_be_nested(app: Flask, pusher: Pusher, client: Client, api: Any) -> None:
+    with app.app_context(), pusher.record_events() as outer:
+        client.trigger("a", "one", {})
+        with pusher.record_events() as inner:
+            client.trigger("a", "two", {})
+        client.trigger("a", "three", {})
+    client.trigger("a", "four", {})
+    assert [event.name for event in outer] == ["one", "two", "three"]
+    assert [event.name for event in inner] == ["two"]
+    assert [call.body["name"] for call in api.calls] == ["four"]
+
+
+def test_an_exception_ends_a_recording(
+    app: Flask, pusher: Pusher, client: Client, api: Any
+) -> None:
+    backend = client.http
+    with app.app_context(), pytest.raises(KeyError), pusher.record_events():
+        raise KeyError
+    client.trigger("a", "one", {})
+    assert len(api.calls) == 1
+    assert client.http is backend
+
+
+def test_all_threads_of_the_application_are_recorded(
+    app: Flask, pusher: Pusher, client: Client, api: Any
+) -> None:
+    with app.app_context(), pusher.record_events() as events:
+        threads = [
+            threading.Thread(target=client.trigger, args=("a", f"event-{number}", {}))
+            for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(event.name for event in events) == [f"event-{number}" for number in range(8)]
+    assert api.calls == []
+
+
+def test_other_applications_of_the_extension_publish_for_real(
+    app: Flask, pusher: Pusher, client: Client, api: Any, make_app: MakeApp
+) -> None:
+    other = make_app(pusher, **api.config).extensions["pusher"]
+    with app.app_context(), pusher.record_events() as events:
+        other.trigger("a", "real", {})
+        client.trigger("a", "recorded", {})
+    assert [event.name for event in events] == ["recorded"]
+    assert [call.body["name"] for call in api.calls] == ["real"]
+
+
+def test_without_a_context_all_applications_are_recorded(
+    app: Flask, pusher: Pusher, client: Client, api: Any, make_app: MakeApp
+) -> None:
+    other = make_app(pusher, **api.config).extensions["pusher"]
+    with pusher.record_events() as events:
+        other.trigger("a", "one", {})
+        client.trigger("a", "two", {})
+    assert [event.name for event in events] == ["one", "two"]
+    assert api.calls == []
+
+
+def test_an_application_without_the_extension_cannot_record(pusher: Pusher) -> None:
+    recording = pusher.record_events()
+    with Flask("bare").app_context(), pytest.raises(RuntimeError, match="has no Pusher"):
+        recording.__enter__()
+
+
+class AsyncBackend:
+    """An HTTP adapter whose answers are awaited, as the client's for aiohttp is."""
+
+    def __init__(self, client: Any) -> None: ...
+
+    async def send_request(self, request: Any) -> Any:
+        raise AssertionError("nothing leaves the process")
+
+
+def test_an_answer_that_is_awaited_for_real_is_awaited(make_app: MakeApp) -> None:
+    app = make_app(pusher := Pusher(), PUSHER_BACKEND=AsyncBackend)
+    client = app.extensions["pusher"]
+    with app.app_context(), pusher.record_events() as events:
+        assert asyncio.run(client.trigger("a", "one", {})) == {}
+        assert asyncio.run(client.channels_info()) == {"channels": {}}
+    assert [event.name for event in events] == ["one"]
