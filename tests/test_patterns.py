@@ -48,7 +48,12 @@ def test_a_channel_that_no_pattern_matches_is_refused(
 
 def test_the_bare_handler_is_asked_about_what_no_pattern_matches(pusher: Pusher, ask: Ask) -> None:
     asked: list[str] = []
-    pusher.auth(lambda channel_name, socket_id: asked.append(channel_name) or True)
+
+    @pusher.auth
+    def may_subscribe(channel_name: str, socket_id: str) -> bool:
+        asked.append(channel_name)
+        return True
+
     pusher.auth("private-order-<int:order_id>")(lambda channel_name, socket_id, order_id: False)
     assert ask("private-order-7").status_code == 403
     assert ask("private-order-x").status_code == 200
@@ -105,7 +110,12 @@ def test_patterns_know_werkzeugs_converters(
 ) -> None:
     pusher = Pusher()
     seen: list[dict[str, Any]] = []
-    pusher.auth(pattern)(lambda *args, **found: seen.append(found) or True)
+
+    @pusher.auth(pattern)
+    def may_subscribe(channel_name: str, socket_id: str, **found: Any) -> bool:
+        seen.append(found)
+        return True
+
     app = make_app(pusher, PUSHER_ENCRYPTION_MASTER_KEY_BASE64="A" * 43 + "=")
     form = {"socket_id": "1.2", "channel_name": channel}
     assert app.test_client().post("/pusher/auth", data=form).status_code == 200

@@ -45,7 +45,12 @@ def test_a_user_is_signed_in(
     pusher: Pusher, sign_in: Post, sign: Sign, returned: Any, user_data: Any
 ) -> None:
     seen: list[str] = []
-    pusher.user_auth(lambda socket_id: seen.append(socket_id) or returned)
+
+    @pusher.user_auth
+    def user(socket_id: str) -> Any:
+        seen.append(socket_id)
+        return returned
+
     answer = sign_in()
     assert answer.status_code == 200
     content = answer.get_json()
