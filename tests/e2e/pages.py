@@ -41,6 +41,10 @@ class Page:
         for channel in channels:
             self._wait("find", [channel, OUTCOMES], f"an answer about {channel}")
 
+    def has_joined(self, channel: str) -> bool:
+        subscribed: bool = self.run("name => pusher.channel(name).subscribed", channel)
+        return subscribed
+
     def event(self, channel: str, name: str) -> Any:
         """Wait until a channel brings an event, and return its data."""
         return self._wait("find", [channel, [name]], f"{name} on {channel}")["data"]

@@ -9,13 +9,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.exceptions import ServiceUnavailable
-from werkzeug.serving import make_server
-from werkzeug.wsgi import ClosingIterator
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 APP_ID, KEY, SECRET = "7", "a-key", "a-secret"
 START_SECONDS = 30
 STOP_SECONDS = 10
+WAIT_SECONDS = 10
 
 
 class Soketi:
@@ -59,7 +60,9 @@ class Soketi:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.port}/ready", timeout=5
+            ) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.HTTPError):
             return False
@@ -115,9 +118,11 @@ class Site:
 
     def __init__(self) -> None:
         self.application: WSGIApplication | None = None
-        self._busy = 0
+        self._handled: list[str] = []
         self._changed = threading.Condition()
-        self._server = make_server("127.0.0.1", 0, self, threaded=True)
+        self._server = make_server(
+            "127.0.0.1", 0, self, threaded=True, request_handler=_RequestHandler
+        )
         self._thread = threading.Thread(target=self._server.serve_forever, name="site")
         self._thread.start()
 
@@ -126,26 +131,33 @@ class Site:
         return f"http://127.0.0.1:{self._server.port}"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        application = self.application or ServiceUnavailable()
-        self._count(+1)
-        try:
-            body = application(environ, start_response)
-        except BaseException:
-            self._count(-1)
-            raise
-        return ClosingIterator(body, lambda: self._count(-1))
+        return (self.application or ServiceUnavailable())(environ, start_response)
 
-    def _count(self, change: int) -> None:
+    @contextmanager
+    def handling(self, path: str) -> Iterator[None]:
         with self._changed:
-            self._busy += change
-            self._changed.notify_all()
+            self._handled.append(path)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._handled.remove(path)
+                self._changed.notify_all()
 
     def wait_until_idle(self) -> None:
         """Wait until each request is over, and with it what the application does at its end."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self._busy == 0, timeout=10)
+            assert self._changed.wait_for(lambda: not self._handled, WAIT_SECONDS), self._handled
 
     def stop(self) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class _RequestHandler(WSGIRequestHandler):
+    def run_wsgi(self) -> None:
+        site = self.server.app
+        assert isinstance(site, Site)
+        with site.handling(self.path):
+            super().run_wsgi()

@@ -1,12 +1,21 @@
 "use strict";
 
-// What the channels brought, oldest first.
+// What the channels brought, and "user" for what was sent to the signed-in user; oldest first.
 const told = [];
 
-function subscribe(name) {
-  pusher.subscribe(name).bind_global((event, data) => {
+function listen(name, source) {
+  source.bind_global((event, data) => {
     told.push({ channel: name, event, data: JSON.parse(JSON.stringify(data ?? null)) });
   });
+}
+
+function subscribe(name) {
+  listen(name, pusher.subscribe(name));
+}
+
+function signIn() {
+  listen("user", pusher.user);
+  pusher.signin();
 }
 
 function find([channel, events]) {
