@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 from typing import Any
 
 from playwright.sync_api import Page as BrowserPage
@@ -31,9 +29,13 @@ class Page:
 
     @property
     def socket_id(self) -> str:
-        self._wait("() => pusher.connection.state === 'connected'", None, "a connection")
+        self.wait_until("pusher.connection.state === 'connected'")
         socket_id: str = self.run("pusher.connection.socket_id")
         return socket_id
+
+    def wait_until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true in the page."""
+        self._wait(condition, None, condition)
 
     def subscribe(self, *channels: str) -> None:
         """Subscribe to channels at once, and wait until each was granted or refused."""
@@ -73,29 +75,3 @@ class Page:
             raise AssertionError(
                 f"The page waited {WAIT_SECONDS} s for {wanted}; it was told {self.told}"
             ) from None
-
-
-class Inbox:
-    """A list that one thread fills and another waits for."""
-
-    def __init__(self) -> None:
-        self._items: list[Any] = []
-        self._changed = threading.Condition()
-
-    def put(self, item: Any) -> None:
-        with self._changed:
-            self._items.append(item)
-            self._changed.notify_all()
-
-    @property
-    def items(self) -> list[Any]:
-        with self._changed:
-            return list(self._items)
-
-    def wait_for(self, is_wanted: Callable[[Any], bool]) -> Any:
-        with self._changed:
-            found = self._changed.wait_for(
-                lambda: [item for item in self._items if is_wanted(item)], WAIT_SECONDS
-            )
-            assert found, f"{WAIT_SECONDS} s brought only {self._items}"
-            return found[0]

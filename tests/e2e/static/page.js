@@ -5,7 +5,8 @@ const told = [];
 
 function listen(name, source) {
   source.bind_global((event, data) => {
-    told.push({ channel: name, event, data: JSON.parse(JSON.stringify(data ?? null)) });
+    const copy = JSON.parse(JSON.stringify(data ?? null));
+    told.push({ channel: name, event, data: copy, at: performance.now() });
   });
 }
 
