@@ -18,8 +18,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial, wraps
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +43,7 @@ import flask_pusher_local
 from flask_pusher import Pusher, RecordedEvent, Webhooks
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Route
+    from playwright.sync_api import BrowserContext, Page, Route
 
 TREE = Path(__file__).parents[1]
 README = TREE / "README.rst"
@@ -51,7 +52,6 @@ MASTER_KEY = base64.b64encode(b"m" * 32).decode()
 NEEDED = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/([\w-]+)@([\d.]+)/([\w./-]+)")
 WAIT_SECONDS = 15
-MANY = [f"private-{number}" for number in range(20)]
 CHROMIUM_ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -317,6 +317,17 @@ def running(
             killer.cancel()
 
 
+def in_its_own_thread(test: Test) -> Test:
+    """Run a test with an event loop where none runs: Playwright's may run in the main thread."""
+
+    @wraps(test)
+    def run_in_thread(**fixtures: Any) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(test, **fixtures).result()
+
+    return run_in_thread  # type: ignore[return-value]
+
+
 def refusing_address() -> tuple[str, int, bool]:
     """An address where nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -389,6 +400,7 @@ async def next_event(connection: Any, name: str) -> Any:
             return json.loads(message["data"])
 
 
+@in_its_own_thread
 @proves("A first application", "python", "html", "sh", "sh", "sh")
 def test_the_first_application_waves(tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
@@ -912,6 +924,7 @@ def test_the_recipe_for_flask_limiter(project: Project) -> None:
     assert statuses == [403] * 60 + [429]
 
 
+@in_its_own_thread
 @proves("Coroutine functions", "python")
 def test_the_recipe_for_coroutines(project: Project) -> None:
     project.add(example("Coroutine functions", "python"))
@@ -1004,37 +1017,23 @@ def unavailable(reason: object) -> NoReturn:
     pytest.skip(str(reason))
 
 
+class Tools(NamedTuple):
+    """The file of Chromium, and the folder of the scripts that pages load."""
+
+    chromium: str
+    packages: Path
+
+
 @pytest.fixture(scope="session")
-def tools() -> Any:
-    """What the end-to-end tests find a browser with, and the scripts that pages load."""
+def tools(pytestconfig: pytest.Config) -> Tools:
     if importlib.util.find_spec("playwright") is None:
         pytest.skip("Playwright is not installed here: tox -e e2e")
-    return import_module("e2e.tools")
-
-
-@pytest.fixture(scope="session")
-def packages(tools: Any, pytestconfig: pytest.Config) -> Path:
+    e2e: Any = import_module("e2e.tools")
     try:
-        folder: Path = tools.install_packages(
-            tools.find_node(), pytestconfig.cache.mkdir("flask-pusher")
-        )
-    except tools.MissingToolError as error:
+        cache = pytestconfig.cache.mkdir("flask-pusher")
+        return Tools(e2e.find_chromium(), e2e.install_packages(e2e.find_node(), cache))
+    except e2e.MissingToolError as error:
         unavailable(error)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def chromium(tools: Any) -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    try:
-        path = tools.find_chromium()
-    except tools.MissingToolError as error:
-        unavailable(error)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 class Tab:
@@ -1063,18 +1062,26 @@ class Tab:
         return is_so()
 
 
-@pytest.fixture
-def open_tab(chromium: Browser, packages: Path) -> Iterator[Callable[[str], Tab]]:
-    with ExitStack() as contexts:
+OpenTab = Callable[[str], Tab]
+
+
+@contextmanager
+def browser(tools: Tools) -> Iterator[OpenTab]:
+    """Start Chromium, and give what opens a tab in it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=tools.chromium, args=CHROMIUM_ARGUMENTS
+        )
 
         def open_tab(address: str) -> Tab:
-            context = chromium.new_context()
-            contexts.callback(context.close)
-            tab = Tab(context, packages)
+            tab = Tab(chromium.new_context(), tools.packages)
             tab.page.goto(address)
             return tab
 
         yield open_tab
+        chromium.close()
 
 
 @pytest.fixture
@@ -1101,11 +1108,14 @@ def page_of_all_examples() -> str:
     return before + scripts + end + after
 
 
-def test_two_tabs_see_what_the_readme_says(
-    project: Project, site: str, open_tab: Callable[[str], Tab]
-) -> None:
+@in_its_own_thread
+def test_two_tabs_see_what_the_readme_says(project: Project, site: str, tools: Tools) -> None:
     project.write("templates/index.html", page_of_all_examples())
+    with browser(tools) as open_tab:
+        use_two_tabs(project, site, open_tab)
 
+
+def use_two_tabs(project: Project, site: str, open_tab: OpenTab) -> None:
     def open_as(user: str) -> Tab:
         tab = open_tab(site)
         tab.has_said("refused 403")
@@ -1146,54 +1156,63 @@ def test_two_tabs_see_what_the_readme_says(
 
 
 @pytest.fixture
-def open_example(
-    project: Project, site: str, open_tab: Callable[[str], Tab]
-) -> Callable[[Example], Tab]:
-    """Open an example that is a page of its own, as Ana."""
+def publish_page(project: Project, site: str) -> Callable[[Example], str]:
+    """Put an example that is a page on the site, for Ana, and return its address."""
 
     @project.app.get("/as-ana/<page>")
     def as_ana(page: str) -> str:
         session["user"] = "ana"
         return render_template(page)
 
-    def open_example(example: Example) -> Tab:
+    def publish_page(example: Example) -> str:
         page = f"{EXAMPLES.index(example)}.html"
         project.write(f"templates/{page}", "<!doctype html>" + example.text)
-        return open_tab(f"{site}/as-ana/{page}")
+        return f"{site}/as-ana/{page}"
 
-    return open_example
-
-
-def test_a_page_decrypts(site: str, open_example: Callable[[Example], Tab]) -> None:
-    tab = open_example(example("Encrypted channels", "html"))
-    tab.page.wait_for_function("() => ward.subscribed")
-    requests.post(f"{site}/diagnosis", timeout=WAIT_SECONDS).raise_for_status()
-    tab.has_said("measles")
+    return publish_page
 
 
-def test_a_page_asks_for_many_channels_at_once(open_example: Callable[[Example], Tab]) -> None:
-    tab = open_example(example("Many channels in one request", "html"))
+@in_its_own_thread
+def test_a_page_decrypts(site: str, publish_page: Callable[[Example], str], tools: Tools) -> None:
+    address = publish_page(example("Encrypted channels", "html"))
+    with browser(tools) as open_tab:
+        tab = open_tab(address)
+        tab.page.wait_for_function("() => ward.subscribed")
+        requests.post(f"{site}/diagnosis", timeout=WAIT_SECONDS).raise_for_status()
+        tab.has_said("measles")
+
+
+@in_its_own_thread
+def test_a_page_asks_for_many_channels_at_once(
+    publish_page: Callable[[Example], str], tools: Tools
+) -> None:
+    names = [f"private-{number}" for number in range(20)]
     asked: list[str] = []
-    tab.page.on("request", lambda request: asked.append(request.url))
-    tab.page.evaluate("names => names.forEach((name) => pusher.subscribe(name))", MANY)
-    tab.page.wait_for_function(
-        "names => names.every((name) => pusher.channel(name).subscribed)", arg=MANY
-    )
+    address = publish_page(example("Many channels in one request", "html"))
+    with browser(tools) as open_tab:
+        tab = open_tab(address)
+        tab.page.on("request", lambda request: asked.append(request.url))
+        tab.page.evaluate("names => names.forEach((name) => pusher.subscribe(name))", names)
+        tab.page.wait_for_function(
+            "names => names.every((name) => pusher.channel(name).subscribed)", arg=names
+        )
     assert len([url for url in asked if url.endswith("/pusher/auth")]) == 1
 
 
+@in_its_own_thread
 def test_pages_with_echo_and_axios_subscribe(
-    project: Project, open_example: Callable[[Example], Tab]
+    project: Project, publish_page: Callable[[Example], str], tools: Tools
 ) -> None:
-    echo, axios = examples("Laravel Echo and axios", "html")
-    tab = open_example(echo)
-    tab.page.wait_for_function("() => echo.connector.pusher.channel('greetings').subscribed")
-    project.browser().post("/wave")
-    tab.has_said("the server")
+    echo, axios = map(publish_page, examples("Laravel Echo and axios", "html"))
+    with browser(tools) as open_tab:
+        tab = open_tab(echo)
+        tab.page.wait_for_function("() => echo.connector.pusher.channel('greetings').subscribed")
+        project.browser().post("/wave")
+        tab.has_said("the server")
 
-    tab = open_example(axios)
-    tab.page.evaluate("pusher.subscribe('private-orders')")
-    tab.page.wait_for_function("() => pusher.channel('private-orders').subscribed")
+        tab = open_tab(axios)
+        tab.page.evaluate("pusher.subscribe('private-orders')")
+        tab.page.wait_for_function("() => pusher.channel('private-orders').subscribed")
 
 
 IN_CHROMIUM = """
@@ -1216,12 +1235,10 @@ def page():
 
 
 @proves("In a real browser", "python", "python")
-def test_the_test_in_a_real_browser_passes(project: Project, tools: Any, packages: Path) -> None:
-    try:
-        path = tools.find_chromium()
-    except tools.MissingToolError as error:
-        unavailable(error)
-    page = IN_CHROMIUM.format(path=path, arguments=CHROMIUM_ARGUMENTS, packages=str(packages))
+def test_the_test_in_a_real_browser_passes(project: Project, tools: Tools) -> None:
+    page = IN_CHROMIUM.format(
+        path=tools.chromium, arguments=CHROMIUM_ARGUMENTS, packages=str(tools.packages)
+    )
     project.write("conftest.py", in_file("conftest.py").text + page)
     project.write("test_page.py", in_file("test_page.py").text)
     assert "1 passed" in run_pytest(project)
