@@ -1,0 +1,179 @@
+"""Authorising channels, by this extension and by views written by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlencode
+
+import pusher
+from flask import Flask, abort, request
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from benchmarks.measuring import Ratio, Report, compare
+from flask_pusher import Pusher
+
+APP_ID, KEY, SECRET = "1", "a-key", "a-secret"
+SOCKET_ID = "123.456"
+KINDS = range(50)
+PATTERNS = [re.compile(f"private-kind{kind}-([0-9]+)") for kind in KINDS]
+PATH = "/pusher/auth"
+
+View = Callable[[], Any]
+MEMBER = {"user_id": "1", "user_info": {"name": "Ana"}}
+SECONDS = 6
+
+
+client = pusher.Pusher(APP_ID, KEY, SECRET)
+
+
+def by_hand(view: View) -> Flask:
+    """An application with a view that calls the official client, as its documentation shows."""
+    app = Flask("by_hand")
+    app.post(PATH)(view)
+    return app
+
+
+def private() -> Any:
+    return client.authenticate(
+        channel=request.form["channel_name"], socket_id=request.form["socket_id"]
+    )
+
+
+def presence() -> Any:
+    return client.authenticate(
+        channel=request.form["channel_name"],
+        socket_id=request.form["socket_id"],
+        custom_data=MEMBER,
+    )
+
+
+def batch() -> Any:
+    socket_id = request.form["socket_id"]
+    answers: dict[str, Any] = {}
+    while (field := f"channel_name[{len(answers)}]") in request.form:
+        channel = request.form[field]
+        data = client.authenticate(channel=channel, socket_id=socket_id)
+        answers[channel] = {"status": 200, "data": data}
+    return answers
+
+
+def by_pattern() -> Any:
+    channel = request.form["channel_name"]
+    for pattern in PATTERNS:
+        if match := pattern.fullmatch(channel):
+            break
+    else:
+        abort(403)
+    if not int(match[1]):
+        abort(403)
+    return client.authenticate(channel=channel, socket_id=request.form["socket_id"])
+
+
+def by_extension() -> tuple[Flask, Pusher]:
+    app = Flask("by_extension")
+    app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
+    return app, Pusher(app)
+
+
+def with_one_handler() -> Flask:
+    app, extension = by_extension()
+
+    @extension.auth
+    def may_subscribe(channel_name: str, socket_id: str) -> bool:
+        return True
+
+    @extension.channel_data
+    def member(channel_name: str, socket_id: str) -> dict[str, Any]:
+        return MEMBER
+
+    return app
+
+
+def with_patterns() -> Flask:
+    app, extension = by_extension()
+
+    def may_follow(channel_name: str, socket_id: str, number: int) -> int:
+        return number
+
+    for kind in KINDS:
+        extension.auth(f"private-kind{kind}-<int:number>")(may_follow)
+    return app
+
+
+def one(channel: str) -> dict[str, str]:
+    return {"socket_id": SOCKET_ID, "channel_name": channel}
+
+
+def several(count: int) -> dict[str, str]:
+    names = {f"channel_name[{n}]": f"private-order-{n}" for n in range(count)}
+    return {"socket_id": SOCKET_ID, **names}
+
+
+class Browser:
+    """Posts forms to an application, as a WSGI server would that received them."""
+
+    def __init__(self, app: Flask, forms: Iterable[Mapping[str, str]]) -> None:
+        self.app = app
+        self.requests = [(body, _environ(body)) for body in map(_encoded, forms)]
+
+    def post_all(self) -> None:
+        for body, environ in self.requests:
+            output = self.app({**environ, "wsgi.input": BytesIO(body)}, _start_response)
+            b"".join(output)
+            output.close()  # type: ignore[attr-defined]  # Werkzeug's has it
+
+    def answers(self) -> list[tuple[str, list[tuple[str, str]], bytes]]:
+        """The status, the headers and the body of each answer."""
+        found = []
+        for body, environ in self.requests:
+            answer = run_wsgi_app(self.app, {**environ, "wsgi.input": BytesIO(body)})
+            found.append((answer[1], answer[2].to_wsgi_list(), b"".join(answer[0])))
+        return found
+
+
+def _encoded(form: Mapping[str, str]) -> bytes:
+    return urlencode(form).encode()
+
+
+def _environ(body: bytes) -> dict[str, Any]:
+    content_type = "application/x-www-form-urlencoded"
+    builder = EnvironBuilder(PATH, method="POST", data=body, content_type=content_type)
+    return builder.get_environ()
+
+
+def _start_response(
+    status: str, headers: list[tuple[str, str]], exc_info: Any = None
+) -> Callable[[bytes], None]:
+    return bytearray().extend
+
+
+def compared(hand: Browser, ours: Browser) -> Ratio:
+    """The ratio of the times that the answers take, which have to be the same."""
+    if hand.answers() != ours.answers():
+        raise AssertionError(f"Not the same:\n{hand.answers()}\n{ours.answers()}")
+    return compare(hand.post_all, ours.post_all, seconds=SECONDS)
+
+
+def main() -> None:
+    report = Report("Authorisation: this extension / a view written by hand")
+    plain, patterns = with_one_handler(), with_patterns()
+
+    def ratio(view: View, ours: Flask, *forms: dict[str, str]) -> Ratio:
+        return compared(Browser(by_hand(view), forms), Browser(ours, forms))
+
+    of_each_kind = [one(f"private-kind{kind}-7") for kind in KINDS]
+    report.ratio("a private channel", ratio(private, plain, one("private-x")), 1.05)
+    report.ratio("a presence channel", ratio(presence, plain, one("presence-x")), 1.05)
+    report.ratio("one of 50 patterns", ratio(by_pattern, patterns, *of_each_kind), 1.05)
+    report.ratio("a batch of 50 channels", ratio(batch, plain, several(50)), 1.0)
+    batches = [Browser(plain, [several(n)] * (500 // n)) for n in (50, 500)]
+    growth = compare(batches[0].post_all, batches[1].post_all, seconds=SECONDS)
+    report.ratio("a channel of a batch of 500 / of a batch of 50", growth, 1.1)
+    report.exit()
+
+
+if __name__ == "__main__":
+    main()
