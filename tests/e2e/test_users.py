@@ -53,7 +53,7 @@ def test_an_id_may_be_a_number(pusher: Pusher, open_page: OpenPage) -> None:
 def test_who_is_refused_is_not_signed_in(
     pusher: Pusher, open_page: OpenPage, new_name: NewName
 ) -> None:
-    asked = []
+    asked: list[str] = []
     pusher.user_auth(asked.append)
     page = open_page()
 
