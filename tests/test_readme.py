@@ -554,7 +554,7 @@ def test_a_factory_makes_applications(project: Project) -> None:
 # -- Publishing -----------------------------------------------------------------------------------
 
 
-@proves("Publishing", "python")
+@proves("Publishing", "python", "python")
 def test_publishing(project: Project) -> None:
     with project.recording() as events:
         assert project.browser().post("/publish").status_code == 204
@@ -562,15 +562,18 @@ def test_publishing(project: Project) -> None:
         client.channels_info("presence-", ["user_count"])
         client.channel_info("presence-room-7", ["user_count"])
         client.users_info("presence-room-7")
+        client.trigger("news", "tags", {2, 1})
     assert [(event.channels, event.name) for event in events] == [
         (["news"], "flash"),
         (["news", "sport"], "flash"),
         (["news"], "flash"),
         (["prices"], "changed"),
         (["diary"], "added"),
+        (["news"], "tags"),
     ]
     assert events[3].data == {"tea": "2.40"}
     assert events[4].data == {"day": "Thu, 31 Jan 2030 00:00:00 GMT"}
+    assert events[5].data == [1, 2]
 
 
 @proves("Sparing the page that asked", "python", "javascript")
