@@ -1563,8 +1563,14 @@ def _users(channel: str) -> None:
 @_command
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=6001, show_default=True, help="The port; 0 for a free one.")
+@click.option(
+    "--webhooks",
+    metavar="URL",
+    multiple=True,
+    help="Post webhooks there, to the route for all kinds where the URL has no path.",
+)
 @click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")
-def _serve(host: str, port: int, quiet: bool) -> None:
+def _serve(host: str, port: int, webhooks: tuple[str, ...], quiet: bool) -> None:
     """Run a Channels server for this application on this machine, for development."""
     try:
         from flask_pusher_local import serve
@@ -1573,7 +1579,7 @@ def _serve(host: str, port: int, quiet: bool) -> None:
             f'The local server needs {error.name}: pip install "Flask-Pusher[local]"'
         ) from None
     app = current_app._get_current_object()  # type: ignore[attr-defined]
-    serve(app, host=host, port=port, quiet=quiet)
+    serve(app, host=host, port=port, quiet=quiet, webhooks=webhooks or None)
 
 
 def _route(endpoint: str) -> str:

@@ -167,10 +167,12 @@ class TestServe:
         local.serve = lambda *args, **options: served.append((args, options))  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "flask_pusher_local", local)
         assert run("serve").exit_code == 0
-        assert run("serve", "--host", "0.0.0.0", "--port", "0", "--quiet").exit_code == 0  # noqa: S104
+        url = "http://127.0.0.1:5000"
+        options = ["--host", "::1", "--port", "0", "--quiet", "--webhooks", url]
+        assert run("serve", *options).exit_code == 0
         assert served == [
-            ((app,), {"host": "127.0.0.1", "port": 6001, "quiet": False}),
-            ((app,), {"host": "0.0.0.0", "port": 0, "quiet": True}),  # noqa: S104
+            ((app,), {"host": "127.0.0.1", "port": 6001, "quiet": False, "webhooks": None}),
+            ((app,), {"host": "::1", "port": 0, "quiet": True, "webhooks": (url,)}),
         ]
 
     def test_without_its_extra_it_says_what_to_install(
