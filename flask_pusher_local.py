@@ -55,7 +55,7 @@ from collections.abc import (
 )
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, Union, final
+from typing import Any, NamedTuple, Protocol, Union, cast, final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -67,7 +67,7 @@ __all__ = ["LocalServer", "serve", "start"]
 
 logger = logging.getLogger(__name__)
 
-Webhooks = Union[bool, str, Sequence[Union[str, Mapping[str, Any]]]]
+Webhooks = Union[None, bool, str, Sequence[Union[str, Mapping[str, Any]]]]
 Report = Callable[[str, str], None]
 
 
@@ -79,7 +79,7 @@ def start(
     host: str = "127.0.0.1",
     port: int = 0,
     *,
-    webhooks: Webhooks = False,
+    webhooks: Webhooks = None,
     activity_timeout: float = 120,
 ) -> LocalServer:
     """Start a Channels server for an application, in a background thread.
@@ -92,7 +92,7 @@ def start(
         the only ones that the server knows.
     :param host: the address to listen on, loopback unless told otherwise.
     :param port: the port to listen on; 0 takes a free one.
-    :param webhooks: where webhooks go. ``True`` hands them to the application in this process, at
+    :param webhooks: where webhooks go; nowhere by default. ``True`` hands them to the application in this process, at
         its ``pusher.events`` route. A URL, or a list of URLs or of dicts with a ``url`` and
         optionally ``event_types`` (names of events; all of them by default) and ``batch``
         (``False`` posts each event by itself), posts them there; a URL without a path gets the
@@ -102,7 +102,7 @@ def start(
     :raises OSError: the address cannot be listened on, because the port is in use for example.
     :raises ValueError: ``webhooks`` is none of the above.
     """
-    return LocalServer(app, host, port, webhooks, activity_timeout, _log)
+    return LocalServer(app, host, port, webhooks, _log, activity_timeout)
 
 
 def serve(
@@ -111,7 +111,7 @@ def serve(
     port: int = 6001,
     quiet: bool = False,
     *,
-    webhooks: Webhooks = False,
+    webhooks: Webhooks = None,
 ) -> None:
     """Run a Channels server for an application until Ctrl-C or SIGTERM, printing what happens.
 
@@ -121,15 +121,16 @@ def serve(
     :raises SystemExit: with a message, where :func:`start` raises :exc:`OSError`.
     """
     stopped = threading.Event()
-    try:
-        server = LocalServer(app, host, port, webhooks, 120, _ignore if quiet else _print_report)
-    except OSError as error:
-        raise SystemExit(str(error)) from error
-    with server, _on_signals(stopped.set):
-        _print_welcome(server, host)
-        while not stopped.wait(0.5):  # Windows runs signal handlers only between waits
-            pass
-    _print("Stopped.")
+    with _on_signals(stopped.set):
+        try:
+            server = LocalServer(app, host, port, webhooks, _ignore if quiet else _print_report)
+        except OSError as error:
+            raise SystemExit(str(error)) from error
+        with server:
+            _print_welcome(server, host)
+            while not stopped.is_set():
+                stopped.wait(0.5)  # Windows runs signal handlers only between waits
+        _print("Stopped.")
 
 
 @final
@@ -146,8 +147,8 @@ class LocalServer:
         host: str,
         port: int,
         webhooks: Webhooks,
-        activity_timeout: float,
         report: Report,
+        activity_timeout: float = 120,
     ) -> None:
         self._client = _client_of(app)
         self._destinations = destinations = _parse_webhooks(webhooks, app)
@@ -198,9 +199,7 @@ class LocalServer:
         def run() -> None:
             try:
                 asyncio.run(main())
-            except BaseException as error:
-                if started.done():
-                    raise
+            except BaseException as error:  # noqa: BLE001 (whichever, the caller raises it)
                 listener.close()
                 started.set_exception(error)
 
@@ -417,19 +416,19 @@ def _text_frame(text: str) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, len(payload)) + payload
 
 
-def _message(event: str, channel: str | None = None, data: object = None, **more: str) -> bytes:
-    """Build the frame of one event; ``data`` travels as it is, so it is a string where the
-    protocol wants JSON inside of JSON."""
-    message: dict[str, object] = {"event": event, **more}
+def _message(event: str, data: object, channel: str | None = None, **more: str) -> bytes:
+    """Build the frame of one event.
+
+    :param data: travels as it is, so it is a string where the protocol has JSON inside of JSON.
+    """
+    message: dict[str, object] = {"event": event, "data": data, **more}
     if channel is not None:
         message["channel"] = channel
-    if data is not None:
-        message["data"] = data
     return _text_frame(_to_json(message))
 
 
-PING = _message("pusher:ping", data="{}")
-PONG = _message("pusher:pong", data="{}")
+PING = _message("pusher:ping", "{}")
+PONG = _message("pusher:pong", "{}")
 
 
 class _Signatures:
@@ -603,12 +602,6 @@ class _Server:
         self.sign_out(connection)
         self.note("disconnect", connection.socket_id)
 
-    def new_socket_id(self) -> str:
-        while True:
-            socket_id = f"{secrets.randbelow(10**6)}.{secrets.randbelow(10**9)}"
-            if socket_id not in self.connections:
-                return socket_id
-
     # Channels
 
     def subscribe(
@@ -623,7 +616,7 @@ class _Server:
         connection.channels[name] = user_id
         self.note("subscribe", f"{connection.socket_id} to {name}{_as_user(user_id)}")
         if user_id is None:
-            connection.send(_message("pusher_internal:subscription_succeeded", name, "{}"))
+            connection.send(_message("pusher_internal:subscription_succeeded", "{}", name))
         else:
             self._add_member(channel, connection, user_id, user_info)
         self._announce_count(channel)
@@ -651,18 +644,13 @@ class _Server:
             member = channel.members[user_id] = _Member(user_info)
             self.tell_webhooks("member_added", channel.name, user_id=user_id)
             data = _to_json({"user_id": user_id, "user_info": user_info})
-            added = _message("pusher_internal:member_added", channel.name, data)
+            added = _message("pusher_internal:member_added", data, channel.name)
             self._send(channel, added, sparing=connection.socket_id)
         member.connections += 1
-        hash_ = {id_: member.user_info for id_, member in channel.members.items()}
-        presence = {"ids": list(hash_), "hash": hash_, "count": len(hash_)}
-        connection.send(
-            _message(
-                "pusher_internal:subscription_succeeded",
-                channel.name,
-                _to_json({"presence": presence}),
-            )
-        )
+        infos = {id_: member.user_info for id_, member in channel.members.items()}
+        presence = {"ids": list(infos), "hash": infos, "count": len(infos)}
+        data = _to_json({"presence": presence})
+        connection.send(_message("pusher_internal:subscription_succeeded", data, channel.name))
 
     def _remove_member(self, channel: _Channel, user_id: str) -> None:
         member = channel.members[user_id]
@@ -671,7 +659,7 @@ class _Server:
             del channel.members[user_id]
             self.tell_webhooks("member_removed", channel.name, user_id=user_id)
             data = _to_json({"user_id": user_id})
-            self._send(channel, _message("pusher_internal:member_removed", channel.name, data))
+            self._send(channel, _message("pusher_internal:member_removed", data, channel.name))
 
     def _announce_count(self, channel: _Channel) -> None:
         """Tell a channel's subscribers how many they are, less often when they are many."""
@@ -689,9 +677,8 @@ class _Server:
 
     def _announce_count_now(self, channel: _Channel) -> None:
         count = {"subscription_count": len(channel.subscribers)}
-        self._send(
-            channel, _message("pusher_internal:subscription_count", channel.name, _to_json(count))
-        )
+        frame = _message("pusher_internal:subscription_count", _to_json(count), channel.name)
+        self._send(channel, frame)
         self.tell_webhooks("subscription_count", channel.name, **count)
 
     def _announce_count_late(self, channel: _Channel, announced: int) -> None:
@@ -718,7 +705,7 @@ class _Server:
         channel = self.channels.get(name)
         if channel is not None:
             by_user = {} if user_id is None else {"user_id": user_id}
-            self._send(channel, _message(event, name, data, **by_user), sparing)
+            self._send(channel, _message(event, data, name, **by_user), sparing)
         subscribers = len(channel.subscribers) if channel is not None else 0
         self.note("event", f"{event} to {name} ({_count(subscribers, 'subscriber')}): {data}")
 
@@ -747,9 +734,9 @@ class _Server:
     def _replay(self, name: str, connection: _Connection) -> None:
         cached = self.recall(name)
         if cached is not None:
-            connection.send(_message(cached.name, name, cached.data))
+            connection.send(_message(cached.name, cached.data, name))
         else:
-            connection.send(_message("pusher:cache_miss", name, "{}"))
+            connection.send(_message("pusher:cache_miss", "{}", name))
             self.note("cache miss", f"{connection.socket_id} on {name}")
             self.tell_webhooks("cache_miss", name)
 
@@ -814,7 +801,7 @@ def _shorten(record: logging.LogRecord) -> bool:
 
 def _watchlist_frame(**changes: list[str]) -> bytes:
     events = [{"name": name, "user_ids": ids} for name, ids in changes.items() if ids]
-    return _message("pusher_internal:watchlist_events", data=_to_json({"events": events}))
+    return _message("pusher_internal:watchlist_events", _to_json({"events": events}))
 
 
 def _as_user(user_id: str | None) -> str:
@@ -829,6 +816,8 @@ def _printable(text: str, length: int = 300) -> str:
     """Make one short line of what came from the network, with nothing that commands a terminal."""
     if len(text) > length:
         text = text[:length] + "..."
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
@@ -887,14 +876,14 @@ class _Connection:
     def __init__(
         self, server: _Server, websocket: web.WebSocketResponse, request: web.Request
     ) -> None:
-        self.socket_id = server.new_socket_id()
+        self.socket_id = f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}"
         self.channels: dict[str, str | None] = {}  # and the user id on presence channels
         self.user_id: str | None = None
         self.watchlist: list[str] = []
         self._user_info: object = None
         self._server = server
         self._websocket = websocket
-        self._transport = _transport_of(request)
+        self._transport = cast(asyncio.Transport, request.transport)  # the handshake went over it
         self._request = request
         self._closing = False
         self._heard = server.loop.time()
@@ -912,7 +901,7 @@ class _Connection:
         )
         server.note("connect", f"{self.socket_id} from {self._request.remote} ({version})")
         welcome = {"socket_id": self.socket_id, "activity_timeout": server.activity_timeout}
-        self.send(_message("pusher:connection_established", data=_to_json(welcome)))
+        self.send(_message("pusher:connection_established", _to_json(welcome)))
         self._timer = server.loop.call_later(server.activity_timeout, self._check_activity)
 
     async def serve(self) -> None:
@@ -943,7 +932,7 @@ class _Connection:
         self._cancel_timer()
         if not self._transport.is_closing():
             error = {"code": code, "message": reason}
-            self._transport.write(_message("pusher:error", data=error))
+            self._transport.write(_message("pusher:error", error))
         if self.socket_id in self._server.connections:
             self._server.note("close", f"{self.socket_id}: {reason} ({code})")
         self._server.loop.call_soon(self._server.remove, self)
@@ -991,7 +980,7 @@ class _Connection:
         except _FrameError as refusal:
             self._note_refused(str(refusal))
             error = {"code": refusal.code, "message": str(refusal)}
-            self.send(_message("pusher:error", refusal.channel, error))
+            self.send(_message("pusher:error", error, refusal.channel))
 
     def _note_refused(self, reason: str) -> None:
         self._server.note("refused", f"{self.socket_id}: {reason}")
@@ -1035,7 +1024,7 @@ class _Connection:
         except _SubscriptionError as refusal:
             self._note_refused(f"subscription to {name}: {refusal}")
             error = {"type": refusal.kind, "error": str(refusal), "status": refusal.status}
-            self.send(_message("pusher:subscription_error", name, error))
+            self.send(_message("pusher:subscription_error", error, name))
         else:
             self._server.subscribe(self, name, user_id, user_info)
 
@@ -1159,9 +1148,7 @@ class _Connection:
         self._user_info = user.get("user_info")
         watchlist = list(dict.fromkeys(user.get("watchlist", ())))
         self._server.sign_in(self, user["id"], watchlist)
-        self.send(
-            _message("pusher:signin_success", data=_to_json({"user_data": data["user_data"]}))
-        )
+        self.send(_message("pusher:signin_success", _to_json({"user_data": data["user_data"]})))
         if watchlist:
             self.send(self._server.watchlist_events(watchlist))
 
@@ -1209,12 +1196,6 @@ def _is_watchlist(value: object) -> bool:
 
 def _byte_length(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _transport_of(request: web.Request) -> asyncio.Transport:
-    if request.transport is None:
-        raise ConnectionResetError("The peer is gone")
-    return request.transport
 
 
 # -- The HTTP API ---------------------------------------------------------------------------------
@@ -1267,7 +1248,7 @@ class _Api:
     def _authenticate(self, request: web.Request, body: bytes) -> None:
         app_id = request.match_info["app_id"]
         if app_id != self._server.app_id:
-            raise web.HTTPNotFound(text=f"No app {app_id} here, only {self._server.app_id}\n")
+            raise web.HTTPNotFound(text=_line(f"No app {app_id} here, only {self._server.app_id}"))
         query = request.query
         key = self._server.signatures.key
         if query.get("auth_key") != key:
@@ -1303,7 +1284,8 @@ class _Api:
         query = "&".join(f"{key}={value}" for key, value in pairs if key != "auth_signature")
         signature = request.query.get("auth_signature", "")
         # Clients differ in whether they sign the path before they quote it, or after.
-        texts = {f"{request.method}\n{path}\n{query}" for path in _paths(request)}
+        paths = {request.path, request.rel_url.raw_path}
+        texts = {f"{request.method}\n{path}\n{query}" for path in paths}
         if not any(self._server.signatures.verify(text, signature) for text in texts):
             raise _unauthorised(
                 f"auth_signature is not the HMAC-SHA256 of {min(texts)!r} by this app's secret:"
@@ -1395,15 +1377,15 @@ class _Api:
 
 
 def _unauthorised(reason: str) -> web.HTTPException:
-    return web.HTTPUnauthorized(text=reason + "\n")
+    return web.HTTPUnauthorized(text=_line(reason))
 
 
 def _bad_request(reason: str) -> web.HTTPException:
-    return web.HTTPBadRequest(text=reason + "\n")
+    return web.HTTPBadRequest(text=_line(reason))
 
 
-def _paths(request: web.Request) -> set[str]:
-    return {request.path, request.rel_url.raw_path}
+def _line(text: str) -> str:
+    return _printable(text, length=1000) + "\n"
 
 
 async def _parse_body(request: web.Request) -> dict[str, Any]:
@@ -1424,12 +1406,10 @@ def _parse_event(fields: object) -> _Event:
         raise _bad_request(f"name is not a text of 1 to {MAX_EVENT_NAME} characters")
     if not isinstance(data, str):
         raise _bad_request("data is not a text: serialise it, as every client does")
-    if _byte_length(data) > MAX_EVENT_DATA:
-        raise web.HTTPRequestEntityTooLarge(
-            MAX_EVENT_DATA,
-            _byte_length(data),
-            text=f"data of {name} is {_byte_length(data)} bytes, over {MAX_EVENT_DATA}\n",
-        )
+    size = _byte_length(data)
+    if size > MAX_EVENT_DATA:
+        reason = _line(f"data of {name} is {size} bytes, over {MAX_EVENT_DATA}")
+        raise web.HTTPRequestEntityTooLarge(MAX_EVENT_DATA, size, text=reason)
     if socket_id is not None and not _is_socket_id(socket_id):
         raise _bad_request(f"socket_id is not like 123.456: {socket_id}")
     return _Event(name, _parse_channels(fields), data, socket_id, _parse_info(fields.get("info")))
@@ -1493,7 +1473,7 @@ class _Destination(NamedTuple):
 
 
 def _parse_webhooks(webhooks: Webhooks, app: Flask) -> list[_Destination]:
-    if webhooks is False:
+    if not webhooks:
         return []
     if webhooks is True:
         return [_Destination(_events_path(app), app=app)]
@@ -1721,7 +1701,7 @@ class _Page:
         if not _is_loopback(request.remote or ""):
             raise web.HTTPForbidden(text="This page is for browsers on the server's machine\n")
         if not self._is_own_name(request.host):
-            raise web.HTTPForbidden(text=f"This page is not at {request.host}\n")
+            raise web.HTTPForbidden(text=_line(f"This page is not at {request.host}"))
         if request.headers.get("Origin", f"http://{request.host}") != f"http://{request.host}":
             raise web.HTTPForbidden(text="This page is not for other pages\n")
 
@@ -1757,6 +1737,7 @@ PAGE = """\
   th, td { border-bottom: 1px solid #8886; padding: .15rem .8rem .15rem 0; text-align: left;
            vertical-align: top; overflow-wrap: anywhere; }
   td { font-family: ui-monospace, monospace; font-size: .85rem; }
+  #recent td:not(:last-child) { white-space: nowrap; }
   tr.refused td { color: #c33; }
   form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; }
   label { display: grid; } input { font: inherit; } label.wide { flex: 1; }
@@ -1788,8 +1769,8 @@ PAGE = """\
   const stream = new EventSource("/page/state");
   stream.onmessage = message => {
     const state = JSON.parse(message.data);
-    byId("status").textContent =
-      `${state.counts[0]} connections, ${state.counts[1]} channels.`;
+    const [connections, channels] = state.counts;
+    byId("status").textContent = `Connections: ${connections}, channels: ${channels}.`;
     fill("channels", state.channels.map(c => row([c.name, c.subscribers, c.members.join(", ")])));
     fill("connections", state.connections.map(c => row([c.id, c.user, c.on])));
     fill("recent", state.recent.reverse().map(e => row([e.at, e.kind, e.text], e.kind)));

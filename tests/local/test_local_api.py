@@ -99,6 +99,8 @@ def test_an_event_can_ask_what_its_channels_are_like(api: Api, connect: Connect)
         ({"data": "é" * 5_121}, 413, "data of e is 10242 bytes, over 10240"),
         ({"channel": None}, 400, "Not a channel name: None"),
         ({"channel": "a b"}, 400, "Not a channel name: a b"),
+        ({"channel": "\ud800\x1b"}, 400, "Not a channel name: \\ud800\\x1b"),
+        ({"name": "\ud800", "data": "x" * 10_241}, 413, "data of \\ud800 is 10241 bytes"),
         ({"channel": "x" * 201}, 400, "Not a channel name: xxx"),
         ({"channel": "#server-to-user-"}, 400, "Not a channel name: #server-to-user-"),
         ({"channels": []}, 400, "channels is not a list"),

@@ -150,6 +150,7 @@ def test_a_signature_by_another_secret_is_told_apart(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     browser = connect()
+    browser.subscribe("private-other")
     text = f"{browser.socket_id}:private-news"
     for signature in (sign(text, "other"), sign(text)[:-1], sign(text).upper(), "", "é\ud800"):
         ask(browser, "private-news", auth=f"{KEY}:{signature}")
@@ -251,6 +252,14 @@ def test_user_info_of_any_shape_arrives_as_it_was(connect: Connect) -> None:
         connect().subscribe("presence-room", {"user_id": number, "user_info": shape})
         _, data = watching.expect("pusher_internal:member_added")
         assert data == {"user_id": str(number), "user_info": shape}
+
+
+def test_a_list_of_members_of_any_length_arrives(connect: Connect) -> None:
+    infos = {str(number): "x" * 9_000 for number in range(10)}
+    for user_id, info in infos.items():
+        browser = connect()
+        data = browser.subscribe("presence-room", {"user_id": user_id, "user_info": info})
+    assert data["presence"] == {"ids": list(infos), "hash": infos, "count": 10}
 
 
 # Subscription counts

@@ -314,6 +314,33 @@ def test_many_slow_readers_of_a_presence_channel_are_closed_together(
     connect().expect_nothing()
 
 
+def test_a_reader_found_slow_gets_no_more_of_the_same_call(
+    client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, bystander = connect(), connect()
+    for channel in ("a", "b"):
+        slow.subscribe(channel)
+    monkeypatch.setattr(flask_pusher_local, "MAX_UNREAD", -1)
+    client.trigger(["a", "b"], "e", {})
+    monkeypatch.undo()
+    assert slow.expect_error()["code"] == 4100
+    assert slow.expect_closed().code == 4100
+    bystander.expect_nothing()
+
+
+def test_a_fault_of_the_server_itself_is_logged_with_its_traceback(
+    api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(info: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(flask_pusher_local, "_parse_info", fail)
+    assert api.get("/channels").status_code == 500
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
 def test_connections_leave_nothing_behind(
     server: flask_pusher_local.LocalServer, connect: Connect
 ) -> None:

@@ -17,8 +17,9 @@ from .peers import KEY, Api, Browser, Closed, sign
 
 PATH = f"/app/{KEY}?protocol=7"
 
+texts = st.text(st.characters(exclude_categories=()), max_size=20)  # half characters as well
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=10,
 )
@@ -149,7 +150,7 @@ def test_bytes_of_anything(
 event_fields = st.fixed_dictionaries(
     {},
     optional={
-        "name": st.text(max_size=210) | json_values,
+        "name": texts | st.text(max_size=210) | json_values,
         "data": st.text(max_size=200) | json_values,
         "channel": channels | json_values,
         "channels": st.lists(channels | st.text(max_size=5), max_size=3) | json_values,

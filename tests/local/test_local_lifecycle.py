@@ -193,6 +193,7 @@ def test_starting_and_stopping_hundreds_of_times_leaves_nothing(
         browser.close()
 
     once()
+    gc.collect()  # what other tests have left
     threads, files = threading.active_count(), open_files()
     for _ in range(200):
         once()
@@ -352,15 +353,34 @@ def test_serving_goes_on_when_nobody_reads_what_it_prints(terminals: list[Termin
     terminal.process.wait(5)
 
 
+@pytest.mark.parametrize(("host", "quiet"), [("", False), ("127.0.0.1", True)])
 def test_serving_in_this_process_gives_the_signals_back(
-    app: Flask, capsys: pytest.CaptureFixture[str]
+    app: Flask, client: Client, capsys: pytest.CaptureFixture[str], host: str, quiet: bool
 ) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    flask_pusher_local.serve(app, port=0)
-    timer.join()
+
+    def visit_and_stop() -> None:
+        eventually(lambda: client.port != 443)
+        browser = Browser(("127.0.0.1", client.port), f"/app/{KEY}?protocol=7").established()
+        browser.close()
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=visit_and_stop)
+    thread.start()
+    flask_pusher_local.serve(app, host=host, port=0, quiet=quiet)
+    thread.join()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     out, err = capsys.readouterr()
     assert out.endswith("Stopped.\n")
+    warning = "WARNING: it listens on every address, where others can reach it."
+    assert (warning in out) == (host == "")
+    assert (" connect " in out) == (not quiet)
     assert err == ""
+
+
+def test_serving_where_it_cannot_listen_exits_with_the_reason(app: Flask) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match=r"Cannot listen on 192\.0\.2\.1 port 6001: "):
+        flask_pusher_local.serve(app, host="192.0.2.1")
+    assert signal.getsignal(signal.SIGTERM) == before

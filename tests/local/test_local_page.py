@@ -156,6 +156,7 @@ def test_the_page_triggers_events(
         {"Host": "127.0.0.1.evil.example", "Origin": "http://127.0.0.1.evil.example"},
         {"Host": "", "Origin": "http://"},
         {"Host": "[", "Origin": "http://["},
+        {"Host": "\xff", "Origin": "http://\xff"},
         {"Host": "192.0.2.1", "Origin": "http://192.0.2.1"},
     ],
 )

@@ -108,7 +108,7 @@ def test_all_seven_kinds_are_told(
     other.send("client-typing", "text", "private-news")
     other.send("pusher:unsubscribe", {"channel": "private-news"})
     room, news = {"channel": "presence-cache-room"}, {"channel": "private-news"}
-    expected = [
+    expected: list[dict[str, Any]] = [
         {"name": "channel_occupied", **room},
         {"name": "member_added", **room, "user_id": "ana"},
         {"name": "cache_miss", **room},
@@ -331,6 +331,15 @@ def test_the_application_gets_its_webhooks_in_this_process() -> None:
         browser.expect("welcome")
         browser.close()
     assert told == [("news", "/pusher/events")]
+
+
+@pytest.mark.parametrize("webhooks", [None, False, "", [], ()])
+def test_no_webhooks_go_nowhere(
+    start: Start, connect: Connect, caplog: pytest.LogCaptureFixture, webhooks: object
+) -> None:
+    start(webhooks)
+    connect().subscribe("news")
+    assert lines(caplog, "webhook") == []
 
 
 def test_a_url_without_a_path_gets_that_of_the_applications_route(
