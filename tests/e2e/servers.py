@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 APP_ID, KEY, SECRET = "7", "a-key", "a-secret"
+STOP_WITH_TESTS = Path(__file__).with_name("stop_with_tests.js")
 START_SECONDS = 30
 STOP_SECONDS = 10
 WAIT_SECONDS = 10
@@ -37,11 +38,12 @@ class Soketi:
         self.log = folder / "soketi.log"
         config = folder / "soketi.json"
         config.write_text(json.dumps(_config(ports, webhooks)))
+        program = packages / "@soketi/soketi/bin/server.js"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*node, packages / "@soketi/soketi/bin/server.js", "start", f"--config={config}"],
+                [*node, "--require", STOP_WITH_TESTS, program, "start", f"--config={config}"],
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -68,12 +70,7 @@ class Soketi:
             return False
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.communicate(timeout=STOP_SECONDS)
 
 
 def _config(ports: list[int], webhooks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from flask import session
 
 from flask_pusher import Pusher
@@ -82,3 +83,20 @@ def test_a_users_connections_are_closed_and_stay_closed(
     pusher.client.send_to_user(ben, "note", "still here")
     assert other.event("user", "note") == "still here"
     assert other.run("pusher.connection.state") == "connected"
+
+
+# soketi 1.6.1 has no watchlists.
+@pytest.mark.parametrize("server", ["local"], indirect=True)
+def test_a_page_hears_whether_those_it_watches_are_online(
+    pusher: Pusher, open_page: OpenPage, new_name: NewName
+) -> None:
+    ana, ben = new_name("ana"), new_name("ben")
+    pusher.user_auth(lambda socket_id: {"id": session["user"], "watchlist": [ben]})
+    page, watched = open_page(f"/page.html/as/{ana}"), open_page(f"/page.html/as/{ben}")
+    page.run("listen('watchlist', pusher.user.watchlist)")
+    sign_in(page)
+
+    sign_in(watched)
+    assert page.event("watchlist", "online")["user_ids"] == [ben]
+    watched.close()
+    assert page.event("watchlist", "offline")["user_ids"] == [ben]
