@@ -96,12 +96,12 @@ def test_a_silent_connection_is_pinged_and_stays_if_it_answers(
 def test_a_connection_that_sends_is_not_pinged(
     app: object, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with flask_pusher_local.start(app, activity_timeout=0.4):  # type: ignore[arg-type]
+    with flask_pusher_local.start(app, activity_timeout=1):  # type: ignore[arg-type]
         browser = connect()
         for _ in range(8):
             browser.send("pusher:unsubscribe", {"channel": "none"})
             assert browser.expect_error()["message"] == "No subscription to channel none"
-            time.sleep(0.1)
+            time.sleep(0.2)
 
 
 def test_a_half_open_connection_is_closed_and_leaves_its_channels(
