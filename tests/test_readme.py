@@ -995,7 +995,7 @@ def test_the_javascript_is_javascript(project: Project) -> None:
         scripts += Scripts(project.render(page)).inline
     node = shutil.which("node")
     if node is None:
-        pytest.skip("There is no Node.js to parse it")
+        unavailable("There is no Node.js to parse it")
     parse = f"for (const script of {json.dumps(scripts)}) new vm.Script(script)"
     run([node, "-e", parse], project.folder, environment())
 
