@@ -1,0 +1,179 @@
+"""Publishing, by this extension's client and by the official one that it is made of."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pusher
+import requests
+from flask import Flask
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from benchmarks.channels_api import ChannelsApi
+from benchmarks.measuring import Report, compare
+from flask_pusher import Pusher
+
+APP_ID, KEY, SECRET = "1", "a-key", "a-secret"
+THREADS, EVENTS = 32, 20
+DATA = {"order": 7, "by": "truck"}
+LINK_SECONDS = 0.02
+
+
+def by_hand(api: ChannelsApi) -> pusher.Pusher:
+    return pusher.Pusher(APP_ID, KEY, SECRET, host="127.0.0.1", port=api.port, ssl=False)
+
+
+def by_extension(api: ChannelsApi) -> tuple[Flask, Pusher]:
+    app = Flask("by_extension")
+    app.config.update(
+        PUSHER_APP_ID=APP_ID,
+        PUSHER_KEY=KEY,
+        PUSHER_SECRET=SECRET,
+        PUSHER_HOST="127.0.0.1",
+        PUSHER_PORT=api.port,
+        PUSHER_SSL=False,
+    )
+    return app, Pusher(app)
+
+
+def measure_cost(report: Report) -> None:
+    with ChannelsApi() as api:
+        hand, ours = by_hand(api), by_extension(api)[0].extensions["pusher"]
+
+        def publisher(client: pusher.Pusher) -> Callable[[], object]:
+            return lambda: client.trigger("private-orders", "shipped", DATA)
+
+        ratio = compare(publisher(hand), publisher(ours), seconds=20)
+        report.ratio("an event / by the official client", ratio, 1.02)
+
+
+def measure_connections(report: Report) -> None:
+    for name, bound in (("the official client", None), ("this extension", THREADS)):
+        with ChannelsApi() as api:
+            api.round_trip = LINK_SECONDS
+            ours = by_extension(api)[0].extensions["pusher"]
+            publish_in_threads(by_hand(api) if bound is None else ours)
+            report.number(f"connections of {THREADS} threads with {name}", api.connections, bound)
+            report.fact(
+                f"each of their {THREADS * EVENTS} events came once",
+                sorted(api.events)
+                == sorted(f"{t}-{n}" for t in range(THREADS) for n in range(EVENTS)),
+            )
+
+
+def publish_in_threads(client: pusher.Pusher) -> None:
+    ready = threading.Barrier(THREADS)
+
+    def publish(thread: int) -> None:
+        ready.wait()
+        for n in range(EVENTS):
+            client.trigger("private-orders", f"{thread}-{n}", DATA)
+
+    threads = [threading.Thread(target=publish, args=[n]) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def measure_drops(report: Report) -> None:
+    names = [f"event-{n}" for n in range(100)]
+    with ChannelsApi() as api:
+        client = by_extension(api)[0].extensions["pusher"]
+        for name in names:
+            client.trigger("private-orders", name, DATA)
+            api.drop_connections()
+        report.fact("connections dropped when idle lost and doubled nothing", api.events == names)
+    with ChannelsApi() as api:
+        client = by_extension(api)[0].extensions["pusher"]
+        api.answers = False
+        told = [name for name in names if is_told(client, name)]
+        report.fact("where no answer comes, the caller is told each time", told == names)
+        report.fact("and nothing is sent twice", api.events == names)
+
+
+def is_told(client: pusher.Pusher, name: str) -> bool:
+    try:
+        client.trigger("private-orders", name, DATA)
+    except requests.ConnectionError:
+        return True
+    return False
+
+
+def measure_deferring(report: Report) -> None:
+    with ChannelsApi() as api, serving(api) as port:
+        api.round_trip = LINK_SECONDS
+        spent: dict[str, list[float]] = {"nothing": [], "trigger": [], "defer": []}
+        for _ in range(40):
+            for what, found in spent.items():
+                found.append(seconds_to_last_byte(port, what))
+                wait_for(api, 0 if what == "nothing" else 5)
+                api.events.clear()
+    medians = {what: statistics.median(found) for what, found in spent.items()}
+    for what, bound in (("trigger", None), ("defer", 0.05)):
+        trips = (medians[what] - medians["nothing"]) / LINK_SECONDS
+        report.number(f"round trips that a user waits for 5 of {what}", round(trips, 3), bound)
+
+
+@contextmanager
+def serving(api: ChannelsApi) -> Iterator[int]:
+    """The port of an application that publishes five events, or none, and answers."""
+    app, extension = by_extension(api)
+
+    @app.get("/<what>")
+    def order(what: str) -> str:
+        ways = {"trigger": extension.client.trigger, "defer": extension.defer}
+        for n in range(5 if what in ways else 0):
+            ways[what]("private-orders", f"event-{n}", DATA)
+        return "shipped"
+
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server.port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Quiet(WSGIRequestHandler):
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+def seconds_to_last_byte(port: int, what: str) -> float:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        start = time.perf_counter()
+        connection.sendall(f"GET /{what} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        answer = b""
+        while not answer.endswith(b"shipped"):
+            answer += connection.recv(4096) or b"the connection ended before: shipped"
+        return time.perf_counter() - start
+
+
+def wait_for(api: ChannelsApi, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(api.events) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{count} events should have come; there came {api.events}.")
+        time.sleep(0.001)
+
+
+def main() -> None:
+    report = Report("Publishing: this extension, and the official client")
+    measure_cost(report)
+    measure_connections(report)
+    measure_drops(report)
+    measure_deferring(report)
+    report.exit()
+
+
+if __name__ == "__main__":
+    main()
