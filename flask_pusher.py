@@ -1515,9 +1515,10 @@ def _check() -> None:
     }
     for key, value in in_force.items():
         click.echo(f"{key:36}{value}")
-    click.echo("\nURLs for webhooks, below the address that Channels reaches this application at:")
-    for endpoint in ("events", *(f"{group}_event" for group in _GROUPS)):
-        click.echo(f"  {_route('pusher.' + endpoint)}")
+    click.echo("\nThe URL for webhooks, or one for each group of them:")
+    click.echo(f"  {'every kind':36}{_url('pusher.events')}")
+    for group, names in _GROUPS.items():
+        click.echo(f"  {', '.join(names):36}{_url(f'pusher.{group}_event')}")
     with _api_errors(client):
         _completed(client.channels_info())
     click.echo(f"\n{_base_url(client)} accepts these credentials.")
@@ -1584,6 +1585,13 @@ def _serve(host: str, port: int, webhooks: tuple[str, ...], quiet: bool) -> None
 
 def _route(endpoint: str) -> str:
     return next(current_app.url_map.iter_rules(endpoint)).rule
+
+
+def _url(endpoint: str) -> str:
+    """The URL of a route, whose beginning an application knows if ``SERVER_NAME`` is set."""
+    if current_app.config["SERVER_NAME"]:
+        return url_for(endpoint)
+    return f"https://YOUR-SITE{_route(endpoint)}"
 
 
 def _base_url(client: Client) -> str:

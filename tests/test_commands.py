@@ -66,8 +66,17 @@ class TestCheck:
             "PUSHER_AUTH_MAX_CHANNELS": "500",
             "PUSHER_CLIENT_OPTIONS": '{"activityTimeout": 1000}',
         }
-        for path in ("", "/channel_existence", "/presence", "/client", "/cache"):
-            assert f"  /pusher/events{path}\n" in result.output
+        urls = dict(line.strip().rsplit(maxsplit=1) for line in result.output.splitlines()[18:24])
+        assert urls == {
+            "every kind": "https://YOUR-SITE/pusher/events",
+            "channel_occupied, channel_vacated": (
+                "https://YOUR-SITE/pusher/events/channel_existence"
+            ),
+            "member_added, member_removed": "https://YOUR-SITE/pusher/events/presence",
+            "client_event": "https://YOUR-SITE/pusher/events/client",
+            "cache_miss": "https://YOUR-SITE/pusher/events/cache",
+            "subscription_count": "https://YOUR-SITE/pusher/events/subscription_count",
+        }
         assert result.output.endswith(f"http://127.0.0.1:{api.port} accepts these credentials.\n")
         assert api.calls[0].path == "/apps/1/channels"
 
@@ -99,6 +108,14 @@ class TestCheck:
         result = run("check")
         assert result.exit_code == 1
         assert "Error: http://127.0.0.1:1: ConnectionError: " in result.output.splitlines()[-1]
+
+    def test_it_shows_the_whole_url_where_the_application_knows_its_name(
+        self, app: Flask, run: Run
+    ) -> None:
+        app.config.update(SERVER_NAME="shop.example", PREFERRED_URL_SCHEME="https")
+        output = run("check").output
+        assert " https://shop.example/pusher/events/presence\n" in output
+        assert "PUSHER_AUTH                         /pusher/auth\n" in output
 
     def test_it_names_another_backend(self, app: Flask, run: Run) -> None:
         app.config["PUSHER_BACKEND"] = "pusher.requests.RequestsBackend"
