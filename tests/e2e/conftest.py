@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from flask import Flask, render_template, send_from_directory, session
+from playwright.sync_api import Browser, sync_playwright
 from werkzeug import Response
 
 import flask_pusher_local
 from flask_pusher import Pusher
 
+from .pages import Page
 from .servers import APP_ID, KEY, SECRET, Site, Soketi
 from .tools import HERE, MissingToolError, Node, find_chromium, find_node, install_packages
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-    from playwright.sync_api import Browser
-
-    from .pages import Page
 
 BROWSER_ARGUMENTS = [
     "--headless",
@@ -44,7 +43,7 @@ BROWSER_ARGUMENTS = [
 ]
 
 Serve = Callable[..., None]
-OpenPage = Callable[..., "Page"]
+OpenPage = Callable[..., Page]
 NewName = Callable[..., str]
 
 
@@ -63,10 +62,14 @@ def node() -> Node:
 
 
 @pytest.fixture(scope="session")
-def packages(node: Node, pytestconfig: pytest.Config) -> Path:
-    """The folder ``node_modules`` of what package.json names."""
+def packages(
+    node: Node, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder ``node_modules`` of what package.json names, kept in pytest's cache."""
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # -p no:cacheprovider
+    folder = cache.mkdir("flask-pusher") if cache else tmp_path_factory.mktemp("npm")
     try:
-        return install_packages(node, pytestconfig.cache.mkdir("flask-pusher"))
+        return install_packages(node, folder)
     except MissingToolError as error:
         unavailable(error)
 
@@ -75,8 +78,7 @@ def packages(node: Node, pytestconfig: pytest.Config) -> Path:
 def chromium() -> Iterator[Browser]:
     try:
         path = find_chromium()
-        from playwright.sync_api import sync_playwright
-    except (MissingToolError, ImportError) as error:
+    except MissingToolError as error:
         unavailable(error)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
@@ -217,8 +219,6 @@ def pusher(app: Flask, serve: Serve) -> Iterator[Pusher]:
 @pytest.fixture
 def open_page(chromium: Browser, site: Site, serve: Serve) -> Iterator[OpenPage]:
     """Open a page of the application, in a browser profile of its own."""
-    from .pages import Page
-
     pages = []
 
     def open_page(path: str = "/page.html") -> Page:
