@@ -100,7 +100,7 @@ def start(
     :param activity_timeout: seconds of silence after which either side pings the other.
     :raises RuntimeError: the application has no Flask-Pusher extension.
     :raises OSError: the address cannot be listened on, because the port is in use for example.
-    :raises ValueError: ``webhooks`` is none of the above.
+    :raises ValueError: ``webhooks`` is none of the above, or ``port`` is none.
     """
     return LocalServer(app, host, port, webhooks, _log, activity_timeout)
 
@@ -118,13 +118,14 @@ def serve(
     Takes what :func:`start` takes, and has to be called in the main thread, where signals arrive.
 
     :param quiet: print how to reach the server, but not what happens.
-    :raises SystemExit: with a message, where :func:`start` raises :exc:`OSError`.
+    :raises SystemExit: with the reason, where :func:`start` raises an :exc:`OSError` or a
+        :exc:`ValueError`.
     """
     stopped = threading.Event()
     with _on_signals(stopped.set):
         try:
             server = LocalServer(app, host, port, webhooks, _ignore if quiet else _print_report)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise SystemExit(str(error)) from error
         with server:
             _print_welcome(server, host)
@@ -241,6 +242,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"Cannot listen on {host} port {port}: {reason}") from error
+    except OverflowError as error:
+        raise ValueError(f"Port {port} is not from 0 to 65535") from error
 
 
 def _reachable(host: str) -> str:
