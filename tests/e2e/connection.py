@@ -10,7 +10,7 @@ import websocket
 
 from flask_pusher import Client
 
-WAIT_SECONDS = 10
+from . import WAIT_SECONDS
 
 
 class Connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-WAIT_SECONDS = 10
+from . import WAIT_SECONDS
 
 
 class Inbox:

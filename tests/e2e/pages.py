@@ -8,7 +8,8 @@ from typing import Any
 from playwright.sync_api import Page as BrowserPage
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-WAIT_SECONDS = 10
+from . import WAIT_SECONDS
+
 OUTCOMES = ["pusher:subscription_succeeded", "pusher:subscription_error"]
 
 logger = logging.getLogger(__name__)

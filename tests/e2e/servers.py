@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from . import WAIT_SECONDS
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -24,7 +26,6 @@ APP_ID, KEY, SECRET = "7", "a-key", "a-secret"
 STOP_WITH_TESTS = Path(__file__).with_name("stop_with_tests.js")
 START_SECONDS = 30
 STOP_SECONDS = 10
-WAIT_SECONDS = 10
 
 
 class Soketi:

@@ -10,6 +10,7 @@ from flask import Flask, Response
 
 from flask_pusher import Pusher
 
+from . import WAIT_SECONDS
 from .conftest import NewName, OpenPage, Serve
 from .servers import Site
 
@@ -63,7 +64,7 @@ def test_a_deferred_event_waits_for_the_end_of_a_streamed_response(
 
         def parts() -> Iterator[str]:
             yield "under way"
-            assert may_end.wait(10)
+            assert may_end.wait(WAIT_SECONDS)
             yield "there"
 
         return Response(parts())

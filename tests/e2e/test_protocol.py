@@ -14,6 +14,7 @@ from flask import request
 
 from flask_pusher import Pusher
 
+from . import WAIT_SECONDS
 from .conftest import NewName
 from .connection import Connection
 from .inbox import Inbox
@@ -46,7 +47,7 @@ def join(pusher: Pusher, connect: Connect, site: Site) -> Callable[..., Connecti
     def join(channel: str, user: str) -> Connection:
         connection = connect()
         fields = {"socket_id": connection.established(), "channel_name": channel, "user": user}
-        answer = requests.post(f"{site.url}/pusher/auth", data=fields, timeout=10)
+        answer = requests.post(f"{site.url}/pusher/auth", data=fields, timeout=WAIT_SECONDS)
         connection.send("pusher:subscribe", {"channel": channel, **answer.json()})
         return connection
 
