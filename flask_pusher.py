@@ -604,9 +604,11 @@ class Webhooks:
     """Declares the handlers of webhooks: what Channels tells the application.
 
     Each group has a route below ``/pusher/events/`` and one handler, called once a request, which
-    reads ``flask.request.json``: ``{"time_ms": ..., "events": [{"name": ..., ...}, ...]}``. The
-    route ``/pusher/events`` takes all kinds. :meth:`event` is called for each event of one name,
-    whichever route it came to. Every field is text unless another type is named.
+    reads ``flask.request.json``: ``{"time_ms": ..., "events": [{"name": ..., ...}, ...]}``. Look
+    at the names: a service may send events of other kinds beside those of the group. The route
+    ``/pusher/events`` takes all kinds, and calls the groups whose events it got. A handler by
+    :meth:`event` is called for each event of one name, whichever route it came to. Every field is
+    text unless another type is named.
 
     A handler is run only for what carries the application's key and signature. Channels sends
     again what was not answered by a 2xx status, so an event may come more than once.
@@ -1492,9 +1494,9 @@ def _check() -> None:
     """Show the settings in force, and try them on the server."""
     client: Client = current_app.extensions["pusher"]
     settings = _read_settings(current_app._get_current_object())  # type: ignore[attr-defined]
-    hidden = {
-        key: "(set, not shown)" if current_app.config.get(key) else "(not set)"
-        for key in ("PUSHER_BACKEND_OPTIONS", "PUSHER_ENCRYPTION_MASTER_KEY_BASE64")
+    secrets = {
+        "PUSHER_BACKEND_OPTIONS": current_app.config.get("PUSHER_BACKEND_OPTIONS"),
+        "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": client._encryption_master_key,
     }
     in_force = {
         "PUSHER_APP_ID": client.app_id,
@@ -1506,7 +1508,7 @@ def _check() -> None:
         "PUSHER_SSL": client.ssl,
         "PUSHER_TIMEOUT": client.timeout,
         "PUSHER_BACKEND": "requests" if type(client.http) is _Backend else client.http,
-        **hidden,
+        **{key: "(set, not shown)" if secrets[key] else "(not set)" for key in secrets},
         "PUSHER_AUTH": _route("pusher.auth"),
         "PUSHER_USER_AUTH": _route("pusher.user_auth"),
         "PUSHER_WEBHOOK_MAX_AGE": settings.webhook_max_age,
@@ -1563,7 +1565,13 @@ def _users(channel: str) -> None:
 
 @_command
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=6001, show_default=True, help="The port; 0 for a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=6001,
+    show_default=True,
+    help="The port; 0 for a free one.",
+)
 @click.option(
     "--webhooks",
     metavar="URL",
@@ -1610,5 +1618,7 @@ def _api_errors(client: Client) -> Iterator[None]:
         yield
     except PusherError as error:
         raise click.ClickException(f"{_base_url(client)} refuses: {_reason(error)}") from None
-    except Exception as error:  # noqa: BLE001 - whichever the backend's HTTP library has
+    except (OSError, json.JSONDecodeError) as error:  # no answer, or not that of such an API
         raise click.ClickException(f"{_base_url(client)}: {_reason(error)}") from None
+    except Exception as error:  # noqa: BLE001 - arguments, or whatever a backend raises
+        raise click.ClickException(_reason(error)) from None

@@ -117,6 +117,12 @@ class TestCheck:
         assert " https://shop.example/pusher/events/presence\n" in output
         assert "PUSHER_AUTH                         /pusher/auth\n" in output
 
+    def test_it_knows_the_older_form_of_the_master_key(self, app: Flask, run: Run) -> None:
+        app.config["PUSHER_ENCRYPTION_MASTER_KEY"] = "k" * 32
+        with pytest.warns(UserWarning, match="deprecated"):
+            Pusher(app)
+        assert "MASTER_KEY_BASE64 (set, not shown)\n" in run("check").output
+
     def test_it_names_another_backend(self, app: Flask, run: Run) -> None:
         app.config["PUSHER_BACKEND"] = "pusher.requests.RequestsBackend"
         assert "pusher.requests.RequestsBackend" in run("check").output
@@ -137,7 +143,7 @@ class TestTrigger:
     def test_a_refusal_is_one_line_and_a_failure(self, api: Any, run: Run) -> None:
         result = run("trigger", "a b", "flash")
         assert (result.exit_code, api.calls) == (1, [])
-        assert "Invalid Channel: a b" in result.output
+        assert result.output == "Error: ValueError: Invalid Channel: a b\n"
 
 
 class TestChannels:
@@ -191,6 +197,11 @@ class TestServe:
             ((app,), {"host": "127.0.0.1", "port": 6001, "quiet": False, "webhooks": None}),
             ((app,), {"host": "::1", "port": 0, "quiet": True, "webhooks": (url,)}),
         ]
+
+    def test_a_port_that_cannot_be_is_refused(self, run: Run) -> None:
+        result = run("serve", "--port", "70000")
+        assert result.exit_code == 2
+        assert "0<=x<=65535" in result.output
 
     def test_without_its_extra_it_says_what_to_install(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
