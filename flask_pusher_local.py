@@ -236,14 +236,14 @@ def _client_of(app: Flask) -> _Client:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"Port {port} is not from 0 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"Cannot listen on {host} port {port}: {reason}") from error
-    except OverflowError as error:
-        raise ValueError(f"Port {port} is not from 0 to 65535") from error
 
 
 def _reachable(host: str) -> str:
