@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from .tools import Node
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-CHAT = Path(__file__).parents[2] / "examples" / "chat"
+CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
 PUSHER_JS = "pusher-js/dist/web/pusher-with-encryption.min.js"
 WAIT_SECONDS = 20
 MARKUP = "<img src=x onerror=\"document.title='run'\">"
@@ -515,7 +516,15 @@ def press_until_focused(page: Page, key: str, wanted: Locator) -> None:
 def axe(node: Node, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core, which finds what is not accessible."""
     folder = tmp_path_factory.mktemp("axe")
-    command = ["install", "--prefix", folder, "--prefer-offline", "--no-audit", "--no-fund", AXE]
+    command = [
+        "install",
+        "--prefix",
+        str(folder),
+        "--prefer-offline",
+        "--no-audit",
+        "--no-fund",
+        AXE,
+    ]
     path = os.pathsep.join([str(Path(node.node[0]).parent), os.environ.get("PATH", "")])
     subprocess.run(
         [*node.npm, *command], env={**os.environ, "PATH": path}, check=True, timeout=120
@@ -619,7 +628,7 @@ def test_the_server_checks_what_it_is_sent(
     requests = open_browser().request
     requests.post(f"{local_chat.url}/sign-in", form={"name": "Ana"})
 
-    def post(path: str, origin: str = local_chat.url, **form: str) -> int:
+    def post(path: str, origin: str = local_chat.url, **form: str | float | bool) -> int:
         url, headers = f"{local_chat.url}{path}", {"Origin": origin}
         return requests.post(url, form={"user": "ana", **form}, headers=headers).status
 
@@ -645,8 +654,10 @@ def test_a_channel_is_for_who_is_signed_in_and_an_open_room(
     requests.post(f"{local_chat.url}/sign-in", form={"name": "Ana"})
 
     def subscribe(channel: str, user: str = "ana") -> int:
-        form = {"user": user, "socket_id": "1.2", "channel_name": channel}
-        return requests.post(f"{local_chat.url}/pusher/auth", form=form).status
+        return requests.post(
+            f"{local_chat.url}/pusher/auth",
+            form={"user": user, "socket_id": "1.2", "channel_name": channel},
+        ).status
 
     for channel in (
         "presence-room-lobby",
