@@ -65,7 +65,7 @@ from flask.typing import ResponseReturnValue
 from nacl.secret import SecretBox
 from pusher.crypto import generate_shared_secret, is_encrypted_channel
 from pusher.errors import PusherError
-from pusher.http import POST, Request
+from pusher.http import POST, Request, process_response
 from pusher.requests import RequestsBackend
 from pusher.util import validate_user_id
 from requests.adapters import HTTPAdapter
@@ -131,7 +131,8 @@ class Client(pusher.Pusher):  # type: ignore[misc]
 
     .. versionchanged:: 4.0
         ``terminate_user_connections`` works, ``authenticate`` gives ``shared_secret`` as text, an
-        empty list of channels is a ``ValueError``, and a batch that was passed stays as it was.
+        empty list of channels is a ``ValueError``, a batch that was passed stays as it was, and a
+        refusal that a server sends with status 200, as soketi does, is an error.
     """
 
     app_id: str
@@ -338,7 +339,8 @@ class _Adapter:
     def send_request(self, request: Request) -> Any:
         recordings = self.recordings
         if not recordings:
-            return self.backend.send_request(request)
+            answer = self.backend.send_request(request)
+            return _awaited(answer) if inspect.iscoroutine(answer) else _accepted(answer)
         resource = request.path.split("/")[3:]
         if request.method == POST:
             answer = {}
@@ -351,6 +353,22 @@ class _Adapter:
         if inspect.iscoroutinefunction(self.backend.send_request):
             return asyncio.sleep(0, answer)
         return answer
+
+
+def _accepted(answer: Any) -> Any:
+    """An answer of the API that is no refusal.
+
+    soketi's refusals have status 200, and the status that they should have in their body.
+
+    :raises PusherError: for a refusal.
+    """
+    if isinstance(answer, dict) and "error" in answer and isinstance(answer.get("code"), int):
+        return process_response(answer["code"], answer["error"])
+    return answer
+
+
+async def _awaited(answer: Any) -> Any:
+    return _accepted(await answer)
 
 
 def _events_in(resource: list[str], params: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -1242,9 +1260,9 @@ def _batch_entry(event: dict[str, Any], channel: str) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What an exception says, without the signed query of a URL that it may name."""
+    """What an exception says, on one line, without the signed query of a URL that it may name."""
     text = str(error) if isinstance(error, PusherError) else re.sub(r"\?\S*", "", str(error))
-    return f"{type(error).__name__}: {text}"
+    return f"{type(error).__name__}: {' '.join(text.split())}"
 
 
 class _Settings(NamedTuple):

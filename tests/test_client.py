@@ -15,7 +15,7 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider, JSONProvider
 from flask.testing import FlaskClient
 from nacl.secret import SecretBox
-from pusher.errors import PusherBadRequest
+from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 
 from flask_pusher import Client, Pusher
 
@@ -112,6 +112,28 @@ class TestMended:
         client.terminate_user_connections("ana@example")
         assert api.calls[0].method == "POST"
         assert api.calls[0].path == "/apps/1/users/ana@example/terminate_connections"
+
+    @pytest.mark.parametrize(
+        ("code", "error"),
+        [
+            (400, PusherBadRequest),
+            (401, PusherBadAuth),
+            (403, PusherForbidden),
+            (404, PusherBadStatus),
+            (413, PusherBadStatus),
+        ],
+    )
+    def test_a_refusal_with_status_200_as_soketi_sends_it_is_a_refusal(
+        self, client: Client, api: Any, code: int, error: type[Exception]
+    ) -> None:
+        api.answers.append((200, json.dumps({"error": "refused", "code": code})))
+        with pytest.raises(error, match="refused"):
+            client.trigger("news", "flash", {})
+
+    @pytest.mark.parametrize("body", ['{"error": "x"}', '{"code": 401}', "[]", '{"code": "x"}'])
+    def test_any_other_answer_is_given_as_it_is(self, client: Client, api: Any, body: str) -> None:
+        api.answers.append((200, body))
+        assert client.trigger("news", "flash", {}) == json.loads(body)
 
     def test_a_user_that_cannot_be_is_refused(self, client: Client, api: Any) -> None:
         with pytest.raises(ValueError, match="Invalid user id"):

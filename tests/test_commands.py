@@ -83,7 +83,8 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("status", "body", "said"),
         [
-            (401, "Invalid signature", "PusherBadAuth: Invalid signature"),
+            (401, "Invalid\n\nsignature\n", "PusherBadAuth: Invalid signature"),
+            (200, '{"error": "no such key", "code": 401}', "PusherBadAuth: no such key"),
             (403, "disabled", "PusherForbidden: disabled"),
             (404, "no app 1", "404: no app 1"),
             (500, "", "500"),
@@ -221,12 +222,28 @@ class TestServe:
 class AsyncBackend:
     """An HTTP adapter whose answers are awaited, as the client's for aiohttp is."""
 
-    def __init__(self, client: Any) -> None: ...
+    def __init__(self, client: Any, answer: Any) -> None:
+        self.answer = answer
 
     async def send_request(self, request: Any) -> Any:
-        return {"channels": {"a": {}}}
+        return self.answer
 
 
-def test_an_asynchronous_backend_is_awaited(make_app: MakeApp) -> None:
-    app = make_app(Pusher(), PUSHER_BACKEND=AsyncBackend)
-    assert app.test_cli_runner().invoke(args=["pusher", "channels"]).output == "a\n"
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"channels": {"a": {}}}, "a\n"),
+        ({"error": "no", "code": 403}, "http://127.0.0.1:1 refuses: PusherForbidden: no\n"),
+    ],
+)
+def test_an_asynchronous_backend_is_awaited(make_app: MakeApp, answer: Any, said: str) -> None:
+    app = make_app(
+        Pusher(),
+        PUSHER_HOST="127.0.0.1",
+        PUSHER_PORT=1,
+        PUSHER_SSL=False,
+        PUSHER_BACKEND=AsyncBackend,
+        PUSHER_BACKEND_OPTIONS={"answer": answer},
+    )
+    output = app.test_cli_runner().invoke(args=["pusher", "channels"]).output
+    assert output.removeprefix("Error: ") == said
