@@ -362,8 +362,9 @@ def _accepted(answer: Any) -> Any:
 
     :raises PusherError: for a refusal.
     """
-    if isinstance(answer, dict) and "error" in answer and isinstance(answer.get("code"), int):
-        return process_response(answer["code"], answer["error"])
+    refusal = isinstance(answer, dict) and "error" in answer and answer.get("code")
+    if isinstance(refusal, int) and refusal >= 400:
+        process_response(refusal, answer["error"])
     return answer
 
 
