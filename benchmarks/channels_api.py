@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 T = TypeVar("T")
 
@@ -15,6 +15,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 SECONDS = 30
 
 
+@final
 class ChannelsApi:
     """Takes every event, in a thread of its own, while the ``with`` statement lasts."""
 
