@@ -228,7 +228,8 @@ function listenToConnection() {
 }
 
 function refuse({ status }) {
-  tell(status === 403 ? "This room is closed. Choose another." : `You cannot come in (${status}).`);
+  const reasons = { 401: "You signed out. Sign in again.", 403: "This room is closed. Choose another." };
+  tell(reasons[status] ?? "This room does not answer. Load the page again.");
   byId("text").disabled = true;
   byId("write").querySelector("button").disabled = true;
 }
