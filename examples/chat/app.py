@@ -132,7 +132,7 @@ for name in ("client_event", "cache_miss", "subscription_count"):
     pusher.webhooks.event(name)(show_webhook)
 
 
-# -- Signing in, by name only ---------------------------------------------------------------------
+# -- Signing in, by name only: whoever knows a name that is not in use may take it ----------------
 
 
 @app.get("/")

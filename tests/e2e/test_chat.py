@@ -545,6 +545,7 @@ def test_every_page_is_accessible(local_chat: Chat, meet: Meet, axe: str, scheme
     ben = meet(local_chat, "Ben", color_scheme=scheme, reduced_motion="reduce")
     page = ben.page
     have_a_talk(ana, ben)
+    turn_to(ben, ana)
     assert violations(page, axe) == []
 
     page.get_by_role("button", name="Note to Ana").click()
@@ -583,6 +584,9 @@ def have_a_talk(ana: Person, ben: Person) -> None:
         speaker.say(text)
         for person in (ana, ben):
             expect(person.messages.filter(has_text=text).last).to_be_visible()
+
+
+def turn_to(ben: Person, ana: Person) -> None:
     ana.write_note("Ben", "Shall I bring honey too?")
     expect(ben.messages.filter(has_text="honey")).to_be_visible()
     ana.page.get_by_label("Message", exact=True).press_sequentially("On my")
@@ -595,7 +599,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(folder) if folder else tmp_path_factory.mktemp("pictures")
 
 
-DESK = {"width": 1200, "height": 760}
+DESK = {"width": 1200, "height": 840}
 PHONE = {"width": 360, "height": 740}
 
 
@@ -613,10 +617,12 @@ def test_it_fits_the_screen_and_has_its_picture_taken(
 ) -> None:
     chat = start_chat()
     ana = meet(chat, "Ana")
-    meet(chat, "Cleo")
     ben = meet(chat, "Ben", reduced_motion="reduce", **options)
     page = ben.page
     have_a_talk(ana, ben)
+    meet(chat, "Cleo")
+    expect(ben.messages.filter(has_text="Cleo came in.")).to_be_visible()
+    turn_to(ben, ana)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     is_dark = options.get("color_scheme") == "dark"
     assert background == ("rgb(18, 22, 27)" if is_dark else "rgb(243, 239, 230)")
