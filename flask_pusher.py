@@ -39,6 +39,7 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import partial
 from numbers import Number
+from types import CellType
 from typing import Any, NamedTuple, NoReturn, TypeVar, overload
 from urllib.parse import unquote
 from uuid import UUID
@@ -60,7 +61,13 @@ from flask import (
 )
 from flask.blueprints import BlueprintSetupState
 from flask.cli import with_appcontext
-from flask.signals import appcontext_tearing_down, request_finished, request_tearing_down
+from flask.json.provider import DefaultJSONProvider
+from flask.signals import (
+    appcontext_tearing_down,
+    got_request_exception,
+    request_finished,
+    request_tearing_down,
+)
 from flask.typing import ResponseReturnValue
 from nacl.secret import SecretBox
 from pusher.crypto import generate_shared_secret, is_encrypted_channel
@@ -270,6 +277,11 @@ class Client(pusher.Pusher):  # type: ignore[misc]
         request = Request(self._pusher_client, POST, f"/apps/{self.app_id}/{path}", params)
         return self._pusher_client.http.send_request(request)
 
+    def _record(self, event: Mapping[str, Any], recordings: list[_Recording]) -> None:
+        recorded = self._recorded(event)
+        for recording in recordings:
+            recording.events.append(recorded)
+
     def _recorded(self, event: Mapping[str, Any]) -> RecordedEvent:
         channels = event["channels"] if "channels" in event else [event["channel"]]
         data = _as_in_browser(event["data"])
@@ -345,9 +357,7 @@ class _Adapter:
         if request.method == POST:
             answer = {}
             for event in _events_in(resource, request.params):
-                recorded = self.client._recorded(event)
-                for recording in recordings:
-                    recording.events.append(recorded)
+                self.client._record(event, recordings)
         else:
             answer = _answer_of_an_empty_app(resource, request.params)
         if inspect.iscoroutinefunction(self.backend.send_request):
@@ -423,6 +433,7 @@ class Pusher:
 
         :raises ValueError: for a ``PUSHER_*`` setting that is missing or impossible. It names the
             setting, what that holds (never a secret) and what it should be.
+        :raises LookupError: for a pattern's converter that the application does not have.
         :raises RuntimeError: where the application has a ``Pusher`` already.
         """
         if "pusher" in app.extensions:
@@ -431,12 +442,7 @@ class Pusher:
                 " init_app(app) once for each application, and import it where it is needed."
             )
         settings = _read_settings(app)
-        try:
-            client = Client(**settings.client)
-        except TypeError as error:  # the backend does not take its options
-            raise ValueError(
-                f"PUSHER_BACKEND_OPTIONS should be what PUSHER_BACKEND takes: {error}."
-            ) from None
+        client = _make_client(app)
         client._adapter.active = self._recordings
         views = _Views(self, app, client, settings)
         app.register_blueprint(self.blueprint, views=views)
@@ -485,7 +491,7 @@ class Pusher:
 
         The handler is given the channel's name and the socket id, both text. It returns whether
         the user of this request may subscribe. To refuse with a status of its own it calls
-        ``abort()``, or returns a response, as a ``login_required`` around it may do::
+        ``abort()``, or returns a response or a tuple as a view does::
 
             @pusher.auth
             def may_subscribe(channel_name, socket_id):
@@ -502,7 +508,10 @@ class Pusher:
 
         Without any handler for a channel, nobody may subscribe.
 
-        :raises ValueError: for a pattern that can match no channel, or is declared already.
+        :raises ValueError: for a pattern that can match no channel, that could take long to match
+            (three variables of any text, which other variables or texts follow), or that is
+            declared already. A converter that the application lacks is a ``LookupError``, at
+            ``init_app``, or at a request if the handler is declared later.
 
         .. versionchanged:: 4.0
             Patterns.
@@ -567,7 +576,9 @@ class Pusher:
         not seen. All events that a request defers leave together, in order, in as few API calls
         as Channels allows. Where the response's status is 400 or more, or an exception ends the
         request, nothing is published. Outside a request they leave when the application context
-        ends without an error.
+        ends without an error; a command fails for it by an exception or ``sys.exit(1)``. A test
+        client's request publishes when its response is closed, or at once in
+        :meth:`record_events`.
 
         What could not be published is logged, and told by the signal :data:`publish_failed`.
 
@@ -739,7 +750,7 @@ class _ChannelHandlers:
         return handler
 
     def _declare_pattern(self, pattern: str, handler: F) -> F:
-        shape = re.sub(r"<(?:([^<>]*):)?[^<>:]*>", _variable_shape, pattern)
+        shape = _shape(pattern)
         if shape in self.patterns and not _is_same(self.patterns[shape][1], handler):
             raise ValueError(
                 f"{self._declaration(pattern)} is declared twice. One handler answers for a"
@@ -755,10 +766,16 @@ class _ChannelHandlers:
                 f"{self._declaration(pattern)} can match no channel that is asked about. Start the"
                 f" pattern with {' or '.join(self.prefixes)}."
             )
-        if not _is_channel_name(re.sub(r"<[^<>]*>", "", pattern)):
+        shape = _shape(pattern)
+        if not _is_channel_name(re.sub(r"<[^<>]*>", "", shape)):
             raise ValueError(
                 f"{self._declaration(pattern)} can match no channel. A name has 1 to 200 of"
                 f" the characters {_CHARACTERS}."
+            )
+        if shape.count("<>") > 2 and not re.fullmatch(r"[^<>]*<>([^<>]+)<>(?:\1<>)*", shape):
+            raise ValueError(
+                f"{self._declaration(pattern)} could take long to match. Use at most two variables"
+                " of any text beside others, and a converter such as int for the rest."
             )
         with suppress(LookupError):  # a converter of some application's own: init_app looks there
             self.compile([pattern], {})
@@ -767,8 +784,6 @@ class _ChannelHandlers:
         """The patterns as Werkzeug's routes, each with itself as endpoint and a slash in front."""
         rules = Map(
             converters=converters,
-            strict_slashes=False,
-            merge_slashes=False,
             redirect_defaults=False,
         )
         for pattern in patterns:
@@ -790,19 +805,44 @@ class _ChannelHandlers:
         return f"@pusher.{self.decorator}({pattern!r})"
 
 
-def _variable_shape(variable: re.Match[str]) -> str:
-    """A pattern's variable without its name: patterns of one shape match the same channels."""
-    return "<>" if variable[1] in (None, "default", "string") else f"<{variable[1]}>"
+def _shape(pattern: str) -> str:
+    """A pattern without its variables' names: patterns of one shape match the same channels."""
+    bare = re.sub(r"<(?:([^<>]*):)?[^<>:]*>", lambda variable: f"<{variable[1] or ''}>", pattern)
+    return re.sub("<(default|string)>", "<>", bare)
 
 
-def _is_same(handler: Handler, other: Handler) -> bool:
-    """Whether these are one function, which a factory that runs again declares again."""
-    return _code(handler) is _code(other)
+def _is_same(handler: Handler, other: Handler, within: tuple[Any, ...] = ()) -> bool:
+    """Whether these are one function, which a factory that runs again declares again.
+
+    It has the same code then. A decorator gives all that it wraps the same code, so the functions
+    that these close over have to be the same as well.
+    """
+    one, two = _function(handler), _function(other)
+    code = getattr(one, "__code__", None)
+    if code is None or code is not getattr(two, "__code__", None):
+        return one is two
+    if getattr(one, "__self__", None) is not getattr(two, "__self__", None):
+        return False
+    return code in within or all(
+        _is_same(first, second, (*within, code))
+        for first, second in zip(_closed_over(one), _closed_over(two))
+        if inspect.isfunction(first) and inspect.isfunction(second)
+    )
 
 
-def _code(handler: Handler) -> Any:
-    function = inspect.unwrap(handler)
-    return getattr(function, "__code__", function)
+def _function(handler: Handler) -> Any:
+    return inspect.unwrap(handler.func if isinstance(handler, partial) else handler)
+
+
+def _closed_over(function: Any) -> list[Any]:
+    return [_content(cell) for cell in getattr(function, "__closure__", None) or ()]
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # what comes later in the factory is not there yet
+        return None
 
 
 class _Matcher:
@@ -903,9 +943,7 @@ class _Views:
             abort(404, "Encrypted channels need PUSHER_ENCRYPTION_MASTER_KEY_BASE64.")
         found = self.auth_handlers.find(channel)
         consent = found and found[0](channel, socket_id, **found[1])
-        if isinstance(consent, BaseResponse):  # of a login_required around the handler
-            abort(consent)
-        if not consent:
+        if consent is not True and not self._unless_refusal(consent):
             abort(403, "This user may not subscribe to this channel.")
         channel_data = None
         if channel.startswith(_PRESENCE):
@@ -917,17 +955,20 @@ class _Views:
         and carry only ``user_info`` to the other members."""
         found = self.data_handlers.find(channel)
         given = found[0](channel, socket_id, **found[1]) if found else {}
-        if given is None:
-            given = {}
+        if not isinstance(given, dict):
+            given = self._unless_refusal({} if given is None else given)
         if not isinstance(given, Mapping):
             raise TypeError(
                 f"The channel_data handler of {channel!r} should return a dict; it returned"
                 f" {type(given).__name__}."
             )
         data = {"user_id": socket_id, **given}
-        if data["user_id"] is None:
-            data["user_id"] = socket_id
-        data["user_id"] = _as_id(data["user_id"])
+        data["user_id"] = socket_id if data["user_id"] is None else _as_id(data["user_id"])
+        if isinstance(data["user_id"], (bool, list, tuple, Mapping)):
+            raise TypeError(
+                f"The channel_data handler of {channel!r} should return a user_id that is text or"
+                f" a number; it returned {data['user_id']!r}."
+            )
         if "user_info" not in data:
             data["user_info"] = {key: data[key] for key in given if key != "user_id"}
         return data
@@ -936,9 +977,7 @@ class _Views:
         """Sign a user in."""
         socket_id = _posted_socket_id(_posted_fields())
         handler = self.extension._user_auth
-        user = handler and self.app.ensure_sync(handler)(socket_id)
-        if isinstance(user, BaseResponse):
-            abort(user)
+        user = self._unless_refusal(handler and self.app.ensure_sync(handler)(socket_id))
         if user is None or user is False:
             abort(403, "There is no user to sign in.")
         if not isinstance(user, Mapping):
@@ -956,6 +995,13 @@ class _Views:
             self.client.authenticate_user(socket_id, {**user, "id": user_id})
         )
 
+    def _unless_refusal(self, returned: Any) -> Any:
+        """What a handler returned, unless it is what a view refuses with, as a ``login_required``
+        around the handler may do: then the request is answered with that."""
+        if isinstance(returned, (BaseResponse, HTTPException, tuple)):
+            abort(self.app.make_response(returned))
+        return _finished(returned)
+
     def webhook(self, group: str | None) -> Callable[[], ResponseReturnValue]:
         """The view of a group's route; None: of the one for all."""
 
@@ -964,15 +1010,15 @@ class _Views:
                 abort(404, "This application handles no webhooks here.")
             events = self._verified_events()
             for handler, arguments in self.extension.webhooks._calls(group, events):
-                self.app.ensure_sync(handler)(*arguments)
+                _finished(self.app.ensure_sync(handler)(*arguments))
             return "OK"
 
         view.__name__ = "webhook" if group is None else f"{group}_webhook"
         return view
 
     def _verified_events(self) -> list[dict[str, Any]]:
-        body = request.get_data()
         self._expect_header("X-Pusher-Key", self.client.key)
+        body = request.get_data()
         self._expect_header("X-Pusher-Signature", self.client._sign(body))
         try:
             content = self.client._loads(body)
@@ -1060,9 +1106,25 @@ def _posted_socket_id(fields: Mapping[str, Any]) -> str:
     return socket_id
 
 
+def _finished(returned: Any) -> Any:
+    """What a handler returned. To a decorator that knows no coroutines, the call of a coroutine
+    function is something true, and has run nothing yet.
+
+    :raises TypeError: for a coroutine or a generator.
+    """
+    if inspect.isawaitable(returned) or inspect.isgenerator(returned):
+        raise TypeError(
+            f"A handler returned a {type(returned).__name__} and has not run. Is there a decorator"
+            " around it that does not await it?"
+        )
+    return returned
+
+
 def _as_id(value: Any) -> Any:
     """Ids are text to Channels, and often numbers to an application."""
-    return value if isinstance(value, str) or not isinstance(value, (Number, UUID)) else str(value)
+    if isinstance(value, (str, bool)) or not isinstance(value, (Number, UUID)):
+        return value
+    return str(value)
 
 
 def _is_event(event: Any) -> bool:
@@ -1094,20 +1156,29 @@ class _Deferred:
         self.app = app
         self.client = client
         self.events: list[dict[str, Any]] = []
-        self.is_answered = False
+        self.recordings = client._adapter.recordings
+        self.context = g._get_current_object()
         self.handled = sys.exc_info()[1]
+        self.is_answered = False
+        self.is_sent = False
 
     def follow(self, response: Response) -> None:
         """Publish after a response, unless it is an error's."""
         self.is_answered = True
         if response.status_code >= 400:
             self.events.clear()
-        elif response.is_streamed:
+            return
+        if response.is_streamed:
             response.response = _Stream(response.response, self)
         else:
-            response.call_on_close(self.publish)
-            if self.client._adapter.recordings:  # a test looks before it closes the response
-                self.publish()
+            response.call_on_close(self.sent)
+        if self.recordings:  # a test looks before it closes the response
+            self.publish()
+
+    def sent(self) -> None:
+        """The response was sent."""
+        self.is_sent = True
+        self.publish()
 
     def end(self, error: BaseException | None) -> None:
         """Publish now, unless an error ended what the events were deferred in.
@@ -1118,16 +1189,21 @@ class _Deferred:
         handling = sys.exc_info()[1]
         if error is None and handling is not self.handled:
             error = handling
-        if error is None or (isinstance(error, SystemExit) and not error.code):
+        if error is None or _is_success(error):
             self.publish()
+        else:
+            self.events.clear()
 
     def publish(self) -> None:
         """Publish the events in order; log and tell what could not be."""
         events, self.events = self.events, []
-        recorded = self.client._adapter.recordings
-        calls = [("events", event) for event in events] if recorded else _calls(events)
+        if self.recordings:
+            for event in events:
+                self.client._record(event, self.recordings)
+            return
         lost: list[tuple[str, dict[str, Any]]] = []
         errors: list[Exception] = []
+        calls = _calls(events)
         for position, call in enumerate(calls):
             error = self._failure(*call)
             if isinstance(error, PusherError):  # the server refuses this call, not the others
@@ -1153,7 +1229,7 @@ class _Deferred:
             for path, params in lost
             for event in _events_in([path], params)
         ]
-        names = ", ".join(f"{event.name} on {' '.join(event.channels)}" for event in events)
+        names = ", ".join(f"{event.name!r} on {' '.join(event.channels)}" for event in events)
         self.app.logger.error("Deferred events were lost: %s. %s", names, _reason(error))
         try:
             with self.app.app_context():
@@ -1174,10 +1250,12 @@ class _Stream:
     def __iter__(self) -> Iterator[Any]:
         try:
             yield from self.body
-        except Exception:
+        except GeneratorExit:  # nobody reads on; what was done is done
+            raise
+        except BaseException:
             self.deferred.events.clear()
             raise
-        if self.deferred.client._adapter.recordings:
+        if self.deferred.recordings:
             self.deferred.publish()
 
     def close(self) -> None:
@@ -1185,7 +1263,7 @@ class _Stream:
             if hasattr(self.body, "close"):
                 self.body.close()
         finally:
-            self.deferred.publish()
+            self.deferred.sent()
 
 
 def _deferred_here(client: Client) -> _Deferred:
@@ -1196,6 +1274,7 @@ def _deferred_here(client: Client) -> _Deferred:
     if deferred is None:
         client._has_deferred = True
         deferred = holder.setdefault(client._deferred_key, _Deferred(app, client))
+        got_request_exception.connect(_forget_after_exception, app)
         request_tearing_down.connect(_publish_after_request, app)
         appcontext_tearing_down.connect(_publish_after_context, app)
     return deferred
@@ -1223,10 +1302,21 @@ def _publish_after_response(app: Flask, response: Response, **_extra: Any) -> No
     deferred.follow(response)
 
 
-def _publish_after_request(app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
-    """For what had no response: a context that ``app.test_request_context`` made."""
+def _forget_after_exception(app: Flask, **_extra: Any) -> None:
+    """For contexts and environments that live on: of a test client's block, of a retry."""
     deferred: _Deferred | None = request.environ.get(app.extensions["pusher"]._deferred_key)
-    if deferred is not None and not deferred.is_answered:
+    if deferred is not None:
+        deferred.events.clear()
+
+
+def _publish_after_request(app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
+    """For what no response follows: a context that ``app.test_request_context`` made, or a copy of
+    a request's, by ``copy_current_request_context``, that lives longer than the response."""
+    deferred: _Deferred | None = request.environ.get(app.extensions["pusher"]._deferred_key)
+    if deferred is None:
+        return
+    is_no_copy = deferred.context is g._get_current_object()
+    if deferred.is_sent or (is_no_copy and not deferred.is_answered):
         deferred.end(exc)
 
 
@@ -1236,28 +1326,45 @@ def _publish_after_context(app: Flask, exc: BaseException | None = None, **_extr
         deferred.end(exc)
 
 
+def _is_success(error: BaseException) -> bool:
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code == 0
+    return isinstance(error, SystemExit) and not error.code
+
+
 def _calls(events: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """The fewest API calls that publish these events in order.
 
-    One call carries either one event to many channels, or 10 events to a channel each. The call
-    that reaches furthest is always right, because what is left never takes more calls than more
-    of it would.
+    One call carries either one event to up to 100 channels, or 10 events to a channel each. The
+    call that reaches furthest is always right, because what is left never takes more calls than
+    more of it would.
     """
-    entries = [(event, channel) for event in events for channel in event["channels"]]
+    entries = [
+        ({key: event[key] for key in event if key != "channels"}, channel)
+        for event in events
+        for channel in dict.fromkeys(event["channels"])
+    ]
     calls: list[tuple[str, dict[str, Any]]] = []
     while entries:
         event = entries[0][0]
-        alike = next((n for n, entry in enumerate(entries) if entry[0] is not event), len(entries))
+        alike = _count_alike(entries[:100])
         part, entries = entries[: max(alike, 10)], entries[max(alike, 10) :]
         if len(part) <= alike:
             calls.append(("events", {**event, "channels": [channel for _, channel in part]}))
         else:
-            calls.append(("batch_events", {"batch": [_batch_entry(*entry) for entry in part]}))
+            batch = [{"channel": channel, **event} for event, channel in part]
+            calls.append(("batch_events", {"batch": batch}))
     return calls
 
 
-def _batch_entry(event: dict[str, Any], channel: str) -> dict[str, Any]:
-    return {"channel": channel, **{key: event[key] for key in event if key != "channels"}}
+def _count_alike(entries: list[tuple[dict[str, Any], str]]) -> int:
+    """How many of the entries, from the first, are the same event, each to another channel."""
+    channels: set[str] = set()
+    for event, channel in entries:
+        if event != entries[0][0] or channel in channels:
+            break
+        channels.add(channel)
+    return len(channels)
 
 
 def _reason(error: Exception) -> str:
@@ -1269,7 +1376,6 @@ def _reason(error: Exception) -> str:
 class _Settings(NamedTuple):
     """An application's configuration, checked."""
 
-    client: dict[str, Any]
     cluster: str | None
     auth_path: str
     user_auth_path: str
@@ -1288,10 +1394,12 @@ def _read_settings(app: Flask) -> _Settings:
     config = _Config(app.config)
     auth_path = config.path("PUSHER_AUTH", "/auth")
     user_auth_path = config.path("PUSHER_USER_AUTH", "/user-auth")
-    if user_auth_path == auth_path:
-        raise config.error("PUSHER_USER_AUTH", "another path than PUSHER_AUTH")
+    taken = ["/events", *(f"/events/{group}" for group in _GROUPS)]
+    if auth_path in taken:
+        raise config.error("PUSHER_AUTH", "another path than those of webhooks")
+    if user_auth_path in (auth_path, *taken):
+        raise config.error("PUSHER_USER_AUTH", "another path than PUSHER_AUTH and webhooks have")
     return _Settings(
-        client={**config.client_arguments(), **_json_classes(app)},
         cluster=config.cluster(),
         auth_path=auth_path,
         user_auth_path=user_auth_path,
@@ -1299,6 +1407,20 @@ def _read_settings(app: Flask) -> _Settings:
         auth_max_channels=config.whole_number("PUSHER_AUTH_MAX_CHANNELS") or 500,
         client_options=config.mapping("PUSHER_CLIENT_OPTIONS"),
     )
+
+
+def _make_client(app: Flask) -> Client:
+    config = _Config(app.config)
+    arguments = {**_json_classes(app), **config.client_arguments()}
+    options = config.mapping("PUSHER_BACKEND_OPTIONS")
+    if not options:
+        return Client(**arguments)
+    try:
+        return Client(**{**arguments, **options})
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"PUSHER_BACKEND_OPTIONS should be what PUSHER_BACKEND takes: {error}."
+        ) from None
 
 
 class _Config:
@@ -1328,10 +1450,12 @@ class _Config:
         ssl = self.flag("PUSHER_SSL")
         if ssl is None:
             ssl = port != 80 and url.get("scheme") != "http"
-        arguments = {
+        return {
             "app_id": self.required("PUSHER_APP_ID", "[0-9]+", "the app's id, digits", url),
-            "key": self.required("PUSHER_KEY", _KEY, "the app's key", url),
-            "secret": self.required("PUSHER_SECRET", r"[^\ud800-\udfff]+", "its secret", url),
+            "key": self.required("PUSHER_KEY", _KEY, "the app's key, of A-Z a-z 0-9 . _ ~ -", url),
+            "secret": self.required(
+                "PUSHER_SECRET", r"[^\ud800-\udfff]+", "the app's secret", url
+            ),
             "cluster": cluster,
             "host": host,
             "port": port or (int(url["port"]) if url.get("port") else None),
@@ -1340,7 +1464,6 @@ class _Config:
             "backend": self.backend() or _Backend,
             **self.master_key(),
         }
-        return {**arguments, **self.mapping("PUSHER_BACKEND_OPTIONS")}
 
     def url(self) -> dict[str, str]:
         """The parts of ``PUSHER_URL``; none where it is not set."""
@@ -1375,7 +1498,7 @@ class _Config:
             return {"encryption_master_key_base64": encoded}
         if encoded:
             raise ValueError(f"{raw_key} and {base64_key} are both set. Keep the latter.")
-        raw_bytes = raw.encode(errors="replace") if isinstance(raw, str) else raw
+        raw_bytes = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
         if not isinstance(raw_bytes, bytes) or len(raw_bytes) != 32:
             raise self.error(raw_key, f"32 bytes (better: use {base64_key})")
         return {"encryption_master_key": raw_bytes}
@@ -1385,7 +1508,7 @@ class _Config:
         if isinstance(backend, str):
             try:
                 backend = import_string(backend)
-            except ImportError as error:
+            except (ImportError, ValueError) as error:
                 raise self.error("PUSHER_BACKEND", "a class or its import path") from error
         if backend is not None and not callable(backend):
             raise self.error("PUSHER_BACKEND", "a class or its import path")
@@ -1401,7 +1524,8 @@ class _Config:
     def value(self, key: str) -> Any:
         value = self.config.get(key)
         if isinstance(value, bytes):
-            value = value.decode(errors="replace")
+            with suppress(UnicodeDecodeError):
+                value = value.decode()
         if isinstance(value, str):
             value = value.strip()
         return None if value == "" else value
@@ -1448,10 +1572,8 @@ class _Config:
     def mapping(self, key: str) -> Mapping[str, Any]:
         value = self.value(key)
         if isinstance(value, str):
-            try:
+            with suppress(ValueError, RecursionError):  # then it is no mapping either
                 value = json.loads(value)
-            except ValueError:
-                raise self.error(key, "a dict, or a JSON object as text") from None
         if value is not None and not isinstance(value, Mapping):
             raise self.error(key, "a dict, or a JSON object as text")
         return value or {}
@@ -1461,9 +1583,9 @@ class _Config:
         if value is None:
             found = "it is not set"
         elif key in self.secrets:
-            found = f"it is {type(value).__name__} of another form, which is not shown"
-        else:
-            found = f"it is {value!r}"
+            found = f"it holds a {type(value).__name__}, which is not shown"
+        else:  # without the credentials of a URL that was put into the wrong setting
+            found = f"it is {re.sub(r'//[^/]*@', '//...@', repr(value))}"
         return ValueError(f"{key} should be {wanted}; {found}.")
 
 
@@ -1489,7 +1611,12 @@ def _json_classes(app: Flask) -> dict[str, Any]:
     class Encoder(json.JSONEncoder):
         def encode(self, o: Any) -> str:
             encoder = getattr(app, "json_encoder", None)
-            return json.dumps(o, cls=encoder) if encoder else app.json.dumps(o)
+            if encoder:
+                return json.dumps(o, cls=encoder, ensure_ascii=self.ensure_ascii)
+            if self.ensure_ascii or not isinstance(app.json, DefaultJSONProvider):
+                return app.json.dumps(o)
+            # The client asks for it where the length counts: in events.
+            return app.json.dumps(o, ensure_ascii=False)
 
     class Decoder(json.JSONDecoder):
         def decode(self, s: Any, *_positions: Any) -> Any:
@@ -1566,9 +1693,9 @@ def _channels(prefix: str) -> None:
     attributes = ["user_count"] if prefix.startswith(_PRESENCE) else []
     with _api_errors(client):
         channels = _completed(client.channels_info(prefix, attributes))["channels"]
-    for name in sorted(channels):
-        count = (channels[name] or {}).get("user_count")
-        click.echo(name if count is None else f"{name}  {count}")
+        for name in sorted(channels):
+            count = (channels[name] or {}).get("user_count")
+            click.echo(name if count is None else f"{name}  {count}")
 
 
 @_command
@@ -1577,9 +1704,8 @@ def _users(channel: str) -> None:
     """List the ids of the users on the presence channel CHANNEL."""
     client: Client = current_app.extensions["pusher"]
     with _api_errors(client):
-        users = _completed(client.users_info(channel))["users"]
-    for user in users:
-        click.echo(user["id"])
+        for user in _completed(client.users_info(channel))["users"]:
+            click.echo(user["id"])
 
 
 @_command

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from flask import Flask, Response, abort, request
 from flask.testing import FlaskClient
+from werkzeug.exceptions import Forbidden
 
 from flask_pusher import Pusher
 
@@ -76,6 +78,47 @@ class TestPrivateChannels:
         pusher.auth(lambda channel_name, socket_id: Response("Log in first", 302))
         answer = post(channel_name="private-news")
         assert (answer.status_code, answer.text) == (302, "Log in first")
+
+    @pytest.mark.parametrize(
+        ("returned", "status"),
+        [
+            (("no", 401), 401),
+            (({"error": "no"}, 409), 409),
+            (Forbidden(), 403),
+            (Response("not a signature", 200), 200),
+        ],
+    )
+    def test_what_a_view_refuses_with_is_no_consent(
+        self, pusher: Pusher, post: Post, returned: Any, status: int
+    ) -> None:
+        pusher.auth(lambda channel_name, socket_id: returned)
+        pusher.channel_data(lambda channel_name, socket_id: returned)
+        answer = post(channel_name="private-news")
+        assert answer.status_code == status
+        assert "auth" not in answer.text
+        pusher.auth(lambda channel_name, socket_id: True)
+        assert "auth" not in post(channel_name="presence-news").text
+
+    def test_what_was_not_awaited_is_no_consent(
+        self, app: Flask, pusher: Pusher, post: Post
+    ) -> None:
+        async def refuse() -> bool:
+            raise AssertionError("never awaited")
+
+        def generate() -> Iterator[bool]:
+            yield False
+
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        unrun: Any
+        for unrun, kind in ((refuse(), "coroutine"), (generate(), "generator")):
+            pusher.auth(lambda *args, _unrun=unrun: _unrun)
+            with pytest.raises(TypeError, match=f"returned a {kind} and has not run"):
+                post(channel_name="private-news")
+            unrun.close()
+
+    def test_anything_else_that_is_true_is_consent(self, pusher: Pusher, post: Post) -> None:
+        pusher.auth(lambda channel_name, socket_id: "yes")
+        assert post(channel_name="private-news").status_code == 200
 
     def test_an_error_in_a_handler_is_the_applications_own(
         self, pusher: Pusher, post: Post
@@ -160,6 +203,21 @@ class TestPresenceChannels:
     def test_a_handler_may_refuse(self, friendly: Pusher, post: Post) -> None:
         friendly.channel_data(lambda channel_name, socket_id: abort(409))
         assert post(channel_name="presence-room").status_code == 409
+
+    @pytest.mark.parametrize("user_id", [True, False, [7], (7,), {"id": 7}])
+    def test_a_user_id_that_cannot_be_is_an_error_that_says_so(
+        self, app: Flask, friendly: Pusher, post: Post, user_id: Any
+    ) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        friendly.channel_data(lambda channel_name, socket_id: {"user_id": user_id})
+        with pytest.raises(TypeError, match="a user_id that is text or a number"):
+            post(channel_name="presence-room")
+
+    def test_data_that_is_a_mapping_but_no_dict_will_do(
+        self, friendly: Pusher, post: Post, sign: Sign
+    ) -> None:
+        friendly.channel_data(lambda channel_name, socket_id: MappingProxyType({"user_id": 7}))
+        assert self.data(post(channel_name="presence-room"), sign)["user_id"] == "7"
 
     def test_data_that_is_no_dict_is_an_error_that_says_so(
         self, app: Flask, friendly: Pusher, post: Post
@@ -327,6 +385,7 @@ class TestBatches:
             (lambda: abort(Response("no", 402)), 402),
             (lambda: Response("Log in", 302), 302),
             (lambda: abort(Response("not a signature", 200)), 403),
+            (lambda: abort(Response("nor this", 204)), 204),
         ],
     )
     def test_a_handlers_own_refusal_is_for_its_channel(

@@ -280,6 +280,20 @@ class TestJson:
         app.json = Money(app)
         assert self.published(app, api, [Amount(3)]) == '["3 EUR"]'
 
+    def test_text_is_as_long_for_the_limits_as_with_the_official_client(
+        self, app: Flask, api: Any
+    ) -> None:
+        Pusher(app)
+        assert self.published(app, api, {"t": "汉"}) == '{"t": "汉"}'
+        app.extensions["pusher"].trigger_batch(
+            [{"channel": "a", "name": "b", "data": {"t": "汉" * 3000}}]
+        )
+
+    def test_an_old_encoder_publishes_text_as_short(self, app: Flask, api: Any) -> None:
+        app.json_encoder = LegacyEncoder  # type: ignore[attr-defined]
+        Pusher(app)
+        assert self.published(app, api, {"t": "汉"}) == '{"t": "汉"}'
+
     def test_a_provider_that_knows_only_two_methods_is_enough(
         self, app: Flask, api: Any, browser: FlaskClient
     ) -> None:

@@ -175,6 +175,12 @@ class TestUsers:
         assert run("users", "presence-x").output == "ana\nben\n"
         assert api.calls[0].path == "/apps/1/channels/presence-x/users"
 
+    def test_an_answer_of_another_kind_is_one_line_and_a_failure(self, api: Any, run: Run) -> None:
+        for arguments in (("users", "presence-x"), ("channels",)):
+            api.answers.append((200, '{"users": null, "channels": {"a": 5}}'))
+            result = run(*arguments)
+            assert (result.exit_code, result.output.count("\n")) == (1, 1)
+
     def test_a_refusal_is_one_line_and_a_failure(self, api: Any, run: Run) -> None:
         api.answers.append((400, "not a presence channel"))
         result = run("users", "news")

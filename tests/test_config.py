@@ -121,6 +121,7 @@ WRONG = [
     ("PUSHER_SECRET", 1.5),
     ("PUSHER_SECRET", ["a-secret"]),
     ("PUSHER_SECRET", "lone \ud800"),
+    ("PUSHER_SECRET", b"\xff\xfe"),
     ("PUSHER_CLUSTER", "eu.pusher.com"),
     ("PUSHER_CLUSTER", 1.0),
     ("PUSHER_HOST", "https://ws.example"),
@@ -146,8 +147,10 @@ WRONG = [
     ("PUSHER_BACKEND", "no.such.Backend"),
     ("PUSHER_BACKEND", 5),
     ("PUSHER_BACKEND", "json"),
+    ("PUSHER_BACKEND", "."),
     ("PUSHER_BACKEND_OPTIONS", "{"),
     ("PUSHER_BACKEND_OPTIONS", "[]"),
+    ("PUSHER_BACKEND_OPTIONS", "[" * 100000),
     ("PUSHER_BACKEND_OPTIONS", 5),
     ("PUSHER_URL", "https://api.pusherapp.com/apps/1"),
     ("PUSHER_URL", "ftp://a-key:a-secret@api.pusherapp.com/apps/1"),
@@ -159,9 +162,12 @@ WRONG = [
     ("PUSHER_ENCRYPTION_MASTER_KEY", "short"),
     ("PUSHER_ENCRYPTION_MASTER_KEY", "é" * 32),
     ("PUSHER_ENCRYPTION_MASTER_KEY", 5),
+    ("PUSHER_ENCRYPTION_MASTER_KEY", "\ud800" + "k" * 31),
     ("PUSHER_AUTH", 1.5),
     ("PUSHER_AUTH", "/"),
     ("PUSHER_AUTH", "/auth/<tenant>"),
+    ("PUSHER_AUTH", "/events"),
+    ("PUSHER_USER_AUTH", "/events/presence"),
     ("PUSHER_USER_AUTH", "/a b"),
     ("PUSHER_USER_AUTH", "/auth"),
     ("PUSHER_WEBHOOK_MAX_AGE", 0),
@@ -196,6 +202,14 @@ def test_an_error_shows_what_it_found_unless_that_is_secret(
     assert ("not shown" in str(raised.value)) is hidden
 
 
+@pytest.mark.parametrize("key", ["PUSHER_HOST", "PUSHER_KEY", "PUSHER_CLUSTER"])
+def test_a_secret_in_the_wrong_setting_is_not_shown(make_app: MakeApp, key: str) -> None:
+    url = "https://a-key:a-secret@api.pusherapp.com/apps/1"
+    with pytest.raises(ValueError, match=key) as raised:
+        Pusher(make_app(**{key: url}))
+    assert "it is 'https://...@api.pusherapp.com/apps/1'." in str(raised.value)
+
+
 def test_a_number_that_an_environment_variable_lost_is_an_error_that_says_what_to_do() -> None:
     program = (
         "from flask import Flask; from flask_pusher import Pusher; app = Flask('a');"
@@ -211,7 +225,7 @@ def test_a_number_that_an_environment_variable_lost_is_an_error_that_says_what_t
         )
 
     lost = run("12e45")
-    assert "PUSHER_KEY should be the app's key, as text" in lost.stderr
+    assert "PUSHER_KEY should be the app's key, of " in lost.stderr
     assert "quote it twice" in lost.stderr
     assert run('"12e45"').stdout.split() == ["12e45", "1234"]
     assert run("1245").stdout.split() == ["1245", "1234"]
@@ -290,6 +304,10 @@ class TestBackend:
         app = make_app(PUSHER_BACKEND=OptionlessBackend, PUSHER_BACKEND_OPTIONS={"pool": 3})
         with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*'pool'"):
             Pusher(app)
+
+    def test_options_that_the_client_refuses_are_an_error(self, make_app: MakeApp) -> None:
+        with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*Invalid app id"):
+            Pusher(make_app(PUSHER_BACKEND_OPTIONS={"app_id": "x"}))
 
     def test_options_may_be_arguments_of_the_client_as_in_3_0(self, client_of: ClientOf) -> None:
         assert client_of(PUSHER_BACKEND_OPTIONS={"timeout": 9}).timeout == 9

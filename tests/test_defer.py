@@ -5,14 +5,24 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import click
 import pytest
 from click.testing import Result
-from flask import Flask, Response, abort, after_this_request, g, send_file, stream_with_context
+from flask import (
+    Flask,
+    Response,
+    abort,
+    after_this_request,
+    copy_current_request_context,
+    g,
+    send_file,
+    stream_with_context,
+)
 from flask.testing import FlaskClient
 from werkzeug.wsgi import FileWrapper
 
@@ -36,6 +46,13 @@ class Kept:
     def __call__(self, environ: Any, start_response: Any) -> Any:
         self.body = self.application(environ, start_response)
         return self.body
+
+
+def leave_by_click(exit_code: int) -> Callable[[], None]:
+    def leave() -> None:
+        raise click.exceptions.Exit(exit_code)
+
+    return leave
 
 
 def names(api: Any) -> list[str]:
@@ -263,6 +280,63 @@ class TestStreams:
         assert closed == [True]
         assert names(api) == ["before"]
 
+    def test_a_stream_that_a_timeout_ends_publishes_nothing(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        class Timeout(BaseException):
+            """As gevent's is."""
+
+        @app.get("/")
+        def view() -> Response:
+            pusher.defer("a", "before", {})
+
+            def body() -> Iterator[str]:
+                yield "a"
+                raise Timeout
+
+            return Response(body())
+
+        answer = browser.get("/")
+        with pytest.raises(Timeout):
+            _ = answer.text
+        answer.close()
+        assert api.calls == []
+
+    def test_a_stream_that_fails_to_close_publishes(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        class Body:
+            def __iter__(self) -> Iterator[str]:
+                return iter("a")
+
+            def close(self) -> None:
+                raise KeyError
+
+        @app.get("/")
+        def view() -> Response:
+            pusher.defer("a", "one", {})
+            return Response(Body())
+
+        answer = browser.get("/")
+        with pytest.raises(KeyError):
+            answer.close()
+        assert names(api) == ["one"]
+
+    def test_a_stream_that_is_left_while_it_is_read_publishes(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        app.wsgi_app = kept = Kept(app.wsgi_app)  # type: ignore[method-assign]
+
+        @app.get("/")
+        def view() -> Response:
+            pusher.defer("a", "one", {})
+            return Response(iter("abc"))
+
+        answer = browser.get("/")
+        assert next(iter(answer.iter_encoded())) == b"a"
+        kept.body.close()
+        assert names(api) == ["one"]
+
     def test_a_stream_that_cannot_be_closed_publishes(
         self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
     ) -> None:
@@ -395,6 +469,8 @@ class TestOutsideARequest:
             (lambda: sys.exit(1), False),
             (lambda: click.get_current_context().exit(0), True),
             (lambda: click.get_current_context().fail("no"), False),
+            (leave_by_click(0), True),
+            (leave_by_click(3), False),
             (lambda: abort(500), False),
         ],
     )
@@ -457,6 +533,7 @@ class TestHow:
             ([1, 100, 1], ["batch_events", "events", "events"]),
             ([1, 12, 1], ["batch_events", "batch_events"]),
             ([100, 100, 100], ["events"] * 3),
+            ([9, 100], ["batch_events", "events"]),
         ],
     )
     def test_events_leave_in_order_in_as_few_calls_as_can_be(
@@ -472,6 +549,38 @@ class TestHow:
         assert [call.path.rpartition("/")[2] for call in api.calls] == calls
         for call in api.calls:
             assert all(e["socket_id"] == "1.2" for e in call.body.get("batch", [call.body]))
+
+    @pytest.mark.parametrize(
+        ("channels", "calls"), [(50, ["events"]), (100, ["events"]), (101, ["events", "events"])]
+    )
+    def test_the_same_event_to_many_channels_is_one_call(
+        self, app: Flask, pusher: Pusher, api: Any, channels: int, calls: list[str]
+    ) -> None:
+        expected = []
+        with app.app_context():
+            for number in range(channels):
+                pusher.defer(f"room-{number}", "tick", {"n": 1})
+                expected.append((f"room-{number}", "tick", {"n": 1}))
+        assert api.events == expected
+        assert [call.path.rpartition("/")[2] for call in api.calls] == calls
+
+    def test_the_same_event_twice_to_a_channel_comes_twice(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        with app.app_context():
+            pusher.defer(["a", "b"], "tick", {})
+            pusher.defer(["b", "a"], "tick", {})
+            pusher.defer("a", "tick", {}, "1.2")
+        assert [channel for channel, _, _ in api.events] == ["a", "b", "b", "a", "a"]
+        assert len(api.calls) == 1
+
+    def test_a_channel_named_twice_for_one_event_gets_it_once(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        with app.app_context():
+            pusher.defer(["a", "a"], "tick", {})
+            pusher.defer("b", "tock", {})
+        assert api.events == [("a", "tick", {}), ("b", "tock", {})]
 
     def test_encrypted_events_are_encrypted(self, app: Flask, pusher: Pusher, api: Any) -> None:
         with app.app_context():
@@ -513,6 +622,161 @@ class TestHow:
             assert browser.get("/").text == "a"
             assert [event.name for event in events] == ["streamed"]
 
+    @pytest.mark.parametrize("kind", ["text", "file", "stream"])
+    def test_nothing_of_a_recording_leaves_the_process_when_the_response_is_closed_late(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, kind: str
+    ) -> None:
+        @app.teardown_request
+        def teardown(error: BaseException | None) -> None:
+            pusher.defer("a", "teardown", {})
+
+        @app.get("/")
+        def view() -> Any:
+            pusher.defer("a", "view", {})
+            if kind == "file":
+                return send_file(io.BytesIO(b"a file"), mimetype="text/plain")
+            return Response(iter("stream")) if kind == "stream" else "text"
+
+        with app.app_context(), pusher.record_events() as events:
+            answer = browser.get("/")
+            assert [event.name for event in events] == ["view"]
+        answer.close()
+        assert [event.name for event in events] == ["view", "teardown"]
+        assert api.calls == []
+
+    def test_a_response_closed_inside_a_recording_is_recorded_once(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient
+    ) -> None:
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return ""
+
+        with app.app_context(), pusher.record_events() as events:
+            browser.get("/").close()
+        assert len(events) == 1
+
+
+class TestContextsThatLiveOn:
+    """Copies of a request's context, a test client's block, and environments used again."""
+
+    def test_a_copied_context_leaves_the_events_of_its_request_to_it(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        @app.get("/<int:status>")
+        def view(status: int) -> tuple[str, int]:
+            pusher.defer("a", "view", {})
+            work = copy_current_request_context(lambda: pusher.defer("a", "copy", {}))
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+            assert api.calls == []
+            return "", status
+
+        browser.get("/500").close()
+        assert api.calls == []
+        browser.get("/200").close()
+        assert names(api) == ["view", "copy"]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_copied_context_that_outlives_the_response_publishes_at_its_end(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, fails: bool
+    ) -> None:
+        work: list[Callable[[], None]] = []
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "view", {})
+
+            @copy_current_request_context
+            def later() -> None:
+                pusher.defer("a", "later", {})
+                if fails:
+                    raise KeyError
+
+            work.append(later)
+            return ""
+
+        browser.get("/").close()
+        assert names(api) == ["view"]
+        with suppress(KeyError):
+            work[0]()
+        assert names(api) == ["view"] + ["later"] * (not fails)
+
+    def test_a_copy_of_a_context_that_defers_nothing_publishes_nothing(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        @app.get("/defer")
+        def defer() -> str:
+            pusher.defer("a", "one", {})
+            return ""
+
+        @app.get("/")
+        def view() -> str:
+            copy_current_request_context(lambda: None)()
+            return ""
+
+        browser.get("/defer").close()
+        browser.get("/").close()
+        assert names(api) == ["one"]
+
+    def test_a_failed_request_in_a_clients_block_stays_unpublished(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        app.add_url_rule("/plain", view_func=lambda: "", endpoint="plain")
+
+        @app.get("/fail")
+        def fail() -> str:
+            pusher.defer("a", "failed", {})
+            raise KeyError
+
+        with app.test_client() as browser:
+            with pytest.raises(KeyError):
+                browser.get("/fail")
+            browser.get("/plain").close()
+        assert api.calls == []
+
+    def test_an_exception_without_deferred_events_forgets_nothing(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        @app.get("/<kind>")
+        def view(kind: str) -> str:
+            if kind == "fail":
+                raise KeyError
+            pusher.defer("a", "one", {})
+            return ""
+
+        browser.get("/defer").close()
+        browser.get("/fail").close()
+        assert names(api) == ["one"]
+
+    def test_middleware_may_try_a_failed_request_again(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        attempts: list[int] = []
+        application = app.wsgi_app
+
+        def retry(environ: Any, start_response: Any) -> Any:
+            try:
+                return application(environ, start_response)
+            except KeyError:
+                return application(environ, start_response)
+
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        app.wsgi_app = retry  # type: ignore[method-assign]
+
+        @app.get("/")
+        def view() -> str:
+            attempts.append(1)
+            pusher.defer("a", f"attempt-{len(attempts)}", {})
+            if len(attempts) == 1:
+                raise KeyError
+            return ""
+
+        browser.get("/").close()
+        assert names(api) == ["attempt-2"]
+
 
 class TestLosses:
     @pytest.fixture
@@ -540,7 +804,7 @@ class TestLosses:
         assert [call.path.rpartition("/")[2] for call in api.calls] == ["batch_events"] * 2
         (record,) = caplog.records
         assert record.levelno == logging.ERROR
-        assert "event-0 on c0, event-1 on c1" in record.message
+        assert "'event-0' on c0, 'event-1' on c1" in record.message
         assert "event-10" not in record.message
         assert "PusherBadRequest: too many" in record.message
         assert "matter" not in record.message
@@ -561,7 +825,8 @@ class TestLosses:
             for number in range(12):
                 pusher.defer("private-x", f"event-{number}", {"private": "matter"})
         (record,) = [record for record in caplog.records if record.name == app.name]
-        assert "event-11 on private-x" in record.message
+        assert "'event-0' on private-x, 'event-1'" in record.message
+        assert "'event-11' on private-x. " in record.message
         assert "ConnectionError" in record.message
         for secret in ("matter", "auth_signature", "a-secret"):
             assert secret not in record.message
@@ -593,6 +858,25 @@ class TestLosses:
             assert answer.text == "fine"
             answer.close()
         assert len(api.calls) == 1
+
+    def test_a_receiver_has_a_context_and_may_be_a_coroutine_function(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        pytest.importorskip("asgiref", reason="coroutine functions need Flask[async]")
+        told: list[Any] = []
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return ""
+
+        async def receive(sender: Flask, events: list[RecordedEvent], **_: Any) -> None:
+            told.append((pusher.client.key, len(events)))
+
+        api.answers.append((500, "broken"))
+        with publish_failed.connected_to(receive, app):
+            browser.get("/").close()
+        assert told == [("a-key", 1)]
 
     def test_an_error_of_a_receiver_is_logged(
         self, app: Flask, pusher: Pusher, api: Any, caplog: pytest.LogCaptureFixture

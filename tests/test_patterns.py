@@ -205,6 +205,36 @@ def test_a_pattern_that_cannot_work_is_an_error_when_it_is_declared(pattern: str
         pusher.auth(pattern)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "private-<a>-<b>-<c>-<int:d>",
+        "private-<a>-<b>-<c>-end",
+        "private-<a>-<string:b>.<c>",
+        "private-<a>-<b>-<c>x",
+    ],
+)
+def test_a_pattern_that_could_take_long_is_an_error_when_it_is_declared(pattern: str) -> None:
+    with pytest.raises(ValueError, match="could take long to match"):
+        Pusher().auth(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "channel"),
+    [
+        ("private-<a>-<b>-<c>-<d>-<e>", "private-a-b-c-d-e"),
+        ("private-<a>-<b>-<int:c>", "private-a-b-7"),
+        ("private-<int:a>-<b>-<int:c>-<d>", "private-1-b-7-d"),
+    ],
+)
+def test_many_variables_are_fine_where_they_match_fast(
+    pusher: Pusher, ask: Ask, pattern: str, channel: str
+) -> None:
+    pusher.auth(pattern)(lambda *args, **variables: True)
+    assert ask(channel).status_code == 200
+    assert ask("private" + "-" * 190).status_code in (200, 403)
+
+
 @pytest.mark.parametrize("pattern", ["private-<x>", "room-<x>"])
 def test_channel_data_is_for_presence_channels(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"@pusher\.channel_data\(.*Start .* with presence-"):

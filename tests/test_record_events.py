@@ -121,6 +121,16 @@ def test_recordings_can_be_nested(app: Flask, pusher: Pusher, client: Client, ap
     assert [call.body["name"] for call in api.calls] == ["four"]
 
 
+def test_recordings_may_end_in_any_order(app: Flask, pusher: Pusher, client: Client) -> None:
+    first, second = pusher.record_events(), pusher.record_events()
+    with app.app_context():
+        outer, inner = first.__enter__(), second.__enter__()
+        first.__exit__(None, None, None)
+        client.trigger("a", "one", {})
+        second.__exit__(None, None, None)
+    assert (outer, [event.name for event in inner]) == ([], ["one"])
+
+
 def test_an_exception_ends_a_recording(
     app: Flask, pusher: Pusher, client: Client, api: Any
 ) -> None:

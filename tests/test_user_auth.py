@@ -104,6 +104,8 @@ def test_json_that_is_no_object_is_400(pusher: Pusher, browser: FlaskClient, bod
         ({"id": ""}, ValueError, "is ''"),
         ({"id": "a" * 201}, ValueError, "1 to 200"),
         ({"id": ["7"]}, ValueError, r"is \['7'\]"),
+        ({"id": False}, ValueError, "is False"),
+        ({"id": True}, ValueError, "is True"),
         (True, TypeError, "returned bool"),
         ("ana", TypeError, "returned str"),
     ],

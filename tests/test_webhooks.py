@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -324,6 +325,23 @@ class TestWhoIsTold:
         assert post_webhook("/pusher/events", webhook("cache_miss")).status_code == 200
         assert len(attempts) == 2
 
+    def test_a_handler_that_was_not_awaited_makes_channels_send_again(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        async def fill() -> None:
+            raise AssertionError("never awaited")
+
+        unrun = fill()
+        pusher.webhooks.cache(lambda: unrun)
+        assert post_webhook("/pusher/events/cache", webhook()).status_code == 500
+        unrun.close()
+
+    def test_what_a_handler_returns_is_no_matter(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        pusher.webhooks.cache(lambda: ("no", 500))
+        assert post_webhook("/pusher/events/cache", webhook()).status_code == 200
+
     def test_a_handler_may_answer_with_a_status_of_its_own(
         self, pusher: Pusher, post_webhook: PostWebhook
     ) -> None:
@@ -337,6 +355,73 @@ class TestDeclarations:
         getattr(pusher.webhooks, group)(lambda: None)
         with pytest.raises(ValueError, match=f"{group} is declared twice"):
             getattr(pusher.webhooks, group)(lambda: 1)
+
+    def test_handlers_in_one_decorator_are_not_one(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        told: list[str] = []
+
+        def plain(handler: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda event: handler(event)
+
+        pusher.webhooks.event("cache_miss")(plain(lambda event: told.append("one")))
+        pusher.webhooks.event("cache_miss")(plain(lambda event: told.append("two")))
+        post_webhook("/pusher/events", webhook("cache_miss"))
+        assert told == ["one", "two"]
+
+    def test_methods_of_two_objects_are_not_one(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        logs: tuple[list[Any], list[Any]] = ([], [])
+        for log in logs:
+            pusher.webhooks.event("cache_miss")(log.append)
+
+        class Counter:
+            count = 0
+
+            def add(self, event: Any) -> None:
+                self.count += 1
+
+        counters = Counter(), Counter()
+        for counter in counters:
+            pusher.webhooks.event("cache_miss")(counter.add)
+        post_webhook("/pusher/events", webhook("cache_miss"))
+        assert [len(log) for log in logs] == [1, 1]
+        assert [counter.count for counter in counters] == [1, 1]
+
+    def test_a_factory_may_declare_any_kind_of_function_again(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        told: list[Any] = []
+
+        def recursive(handler: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapper(event: Any, depth: int = 1) -> Any:
+                return wrapper(event, depth - 1) if depth else handler(event)
+
+            return wrapper
+
+        def create_app() -> None:
+            def handler(where: str, event: Any) -> None:
+                told.append(where)
+
+            pusher.webhooks.event("cache_miss")(partial(handler, "partial"))
+            pusher.webhooks.event("cache_miss")(recursive(lambda event: told.append("wrapped")))
+            pusher.webhooks.event("cache_miss")(wraps(handler)(lambda event: handler("w", event)))
+            unset()
+
+        def unset() -> None:
+            def early(event: Any) -> Any:
+                return late(event)
+
+            pusher.webhooks.event("cache_miss")(early)
+
+            def late(event: Any) -> None:
+                told.append("late")
+
+        create_app()
+        create_app()
+        post_webhook("/pusher/events", webhook("cache_miss"))
+        assert told == ["wrapped", "w", "late"]
 
     def test_an_event_handler_without_a_name_is_an_error(self, pusher: Pusher) -> None:
         with pytest.raises(TypeError, match="Name the event"):
