@@ -361,6 +361,23 @@ def test_what_is_installed_exists() -> None:
         assert extra is None or extra in metadata.get_all("Provides-Extra", [])
 
 
+@proves("The chat", "sh", "sh")
+def test_the_chat_takes_the_settings_and_the_test_takes_the_pictures() -> None:
+    service, pictures = (shlex.split(block.text) for block in examples("The chat", "sh"))
+    *settings, tox, e, environment = service
+    assert [tox, e, environment] == ["tox", "-e", "chat"]
+    app = Flask("app")
+    app.config.update(setting.split("=", 1) for setting in settings)
+    Pusher(app)
+    assert app.extensions["pusher"].host == "api-eu.pusher.com"
+    folder, *run = pictures
+    assert run[:4] == ["tox", "-e", "e2e", "--"]
+    test = (TREE / run[4]).read_text(encoding="utf-8")
+    assert folder.partition("=")[0] in test
+    assert re.search(rf"^def test_\w*{run[6]}", test, re.MULTILINE)
+    assert (TREE / "examples/chat/screenshot.png").stat().st_size < 150_000
+
+
 @proves("Development", "sh")
 def test_tox_knows_the_parts() -> None:
     for tox, e, parts in commands("Development"):
@@ -623,7 +640,7 @@ def test_deferred_events_leave_after_success(
     with project.browser().post("/orders/7/ship") as answer:
         assert answer.status_code == 204
     assert project.module.lost == shipped
-    assert "shipped on private-order-7" in caplog.text
+    assert "'shipped' on private-order-7" in caplog.text
     assert "truck" not in caplog.text
 
 
