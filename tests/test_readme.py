@@ -367,7 +367,9 @@ def test_the_chat_takes_the_settings_and_the_test_takes_the_pictures() -> None:
     *settings, tox, e, environment = service
     assert [tox, e, environment] == ["tox", "-e", "chat"]
     app = Flask("app")
-    app.config.update(setting.split("=", 1) for setting in settings)
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        app.config[key] = value
     Pusher(app)
     assert app.extensions["pusher"].host == "api-eu.pusher.com"
     folder, *run = pictures

@@ -119,7 +119,7 @@ class TestWhatIsBelieved:
             b'"text"',
             b"\xff\xfe\x00",
             b"[" * 5000,
-            b'{"events":' * 5000,
+            b'{"events":' * 100000,
             b'{"events": {}}',
             b'{"events": null}',
             b'{"events": [1]}',
