@@ -104,6 +104,9 @@ exception. ``client.trigger(*event)`` tries an event again.
 """
 
 
+# -- The client -----------------------------------------------------------------------------------
+
+
 class RecordedEvent(NamedTuple):
     """One event, with its fields in the order of ``Client.trigger``'s arguments.
 
@@ -400,6 +403,9 @@ def _answer_of_an_empty_app(resource: list[str], params: Mapping[str, Any]) -> d
     return {"occupied": False, **dict.fromkeys(counts, 0)}
 
 
+# -- The extension --------------------------------------------------------------------------------
+
+
 class Pusher:
     """The extension: gives an application a Channels client and the routes that Channels calls.
 
@@ -633,6 +639,9 @@ class Pusher:
         }
 
 
+# -- Webhooks -------------------------------------------------------------------------------------
+
+
 class Webhooks:
     """Declares the handlers of webhooks: what Channels tells the application.
 
@@ -734,6 +743,9 @@ _GROUPS = {
 }
 
 
+# -- Which handler a channel has ------------------------------------------------------------------
+
+
 class _ChannelHandlers:
     """The handlers that one decorator was given: one without a pattern, and one for each."""
 
@@ -787,10 +799,7 @@ class _ChannelHandlers:
         self, patterns: list[str], converters: Mapping[str, Any]
     ) -> _OnlyRoute | MapAdapter:
         """The patterns as Werkzeug's routes, each with itself as endpoint and a slash in front."""
-        routes = Map(
-            converters=converters,
-            redirect_defaults=False,
-        )
+        routes = Map(converters=converters, redirect_defaults=False)
         for pattern in patterns:
             rule = _Pattern("/" + pattern, endpoint=pattern)
             try:
@@ -933,6 +942,9 @@ class _Matcher:
         return (self.bare, {}) if self.bare else None
 
 
+# -- What the routes answer -----------------------------------------------------------------------
+
+
 class _Views:
     """What the routes answer in one application."""
 
@@ -951,10 +963,11 @@ class _Views:
         if "channel_name" in fields:
             answer: Any = self._authorise(fields["channel_name"], socket_id)
         else:
-            answer = self._authorise_batch(self._batch(fields), socket_id)
+            answer = {name: self._answer(name, socket_id) for name in self._batch(fields)}
         return self.app.json.response(answer)
 
-    def _batch(self, fields: Mapping[str, Any]) -> list[Any]:
+    def _batch(self, fields: Mapping[str, Any]) -> Iterable[str]:
+        """The channels of a batch, each once."""
         names: list[Any] = []
         while (field := f"channel_name[{len(names)}]") in fields:
             names.append(fields[field])
@@ -964,10 +977,7 @@ class _Views:
             abort(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
         if not all(isinstance(name, str) for name in names):
             abort(400, "Each channel_name should be text.")
-        return names
-
-    def _authorise_batch(self, names: list[str], socket_id: str) -> dict[str, Any]:
-        return {name: self._answer(name, socket_id) for name in dict.fromkeys(names)}
+        return dict.fromkeys(names)
 
     def _answer(self, channel: str, socket_id: str) -> dict[str, Any]:
         """One channel's part of the answer to a batch."""
@@ -1043,7 +1053,8 @@ class _Views:
     def _unless_refusal(self, returned: Any) -> Any:
         """What a handler returned, unless it is what a view refuses with, as a ``login_required``
         around the handler may do: then the request is answered with that."""
-        if isinstance(returned, (BaseResponse, HTTPException, tuple)):
+        is_response = isinstance(returned, (BaseResponse, HTTPException))
+        if is_response or type(returned) is tuple:  # a named tuple may be a user
             abort(self.app.make_response(returned))
         return _finished(returned)
 
@@ -1192,6 +1203,9 @@ def _merged(options: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             value = _merged(below, value)
         merged[key] = value
     return merged
+
+
+# -- Publishing after the response ----------------------------------------------------------------
 
 
 class _Deferred:
@@ -1416,6 +1430,9 @@ def _reason(error: Exception) -> str:
     """What an exception says, on one line, without the signed query of a URL that it may name."""
     text = str(error) if isinstance(error, PusherError) else re.sub(r"\?\S*", "", str(error))
     return f"{type(error).__name__}: {' '.join(text.split())}"
+
+
+# -- Settings -------------------------------------------------------------------------------------
 
 
 class _Settings(NamedTuple):
@@ -1669,6 +1686,9 @@ def _json_classes(app: Flask) -> dict[str, Any]:
             return json.loads(s, cls=decoder) if decoder else app.json.loads(s)
 
     return {"json_encoder": Encoder, "json_decoder": Decoder}
+
+
+# -- Commands -------------------------------------------------------------------------------------
 
 
 _commands: list[click.Command] = []

@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from flask import Flask, Response, abort, request
@@ -46,6 +46,11 @@ def friendly(pusher: Pusher) -> Pusher:
         return "secret" not in channel_name
 
     return pusher
+
+
+class User(NamedTuple):
+    id: str
+    name: str
 
 
 class TestPrivateChannels:
@@ -116,8 +121,11 @@ class TestPrivateChannels:
                 post(channel_name="private-news")
             unrun.close()
 
-    def test_anything_else_that_is_true_is_consent(self, pusher: Pusher, post: Post) -> None:
-        pusher.auth(lambda channel_name, socket_id: "yes")
+    @pytest.mark.parametrize("consent", ["yes", 1, {"id": 7}, User("7", "Ana"), [0]])
+    def test_anything_else_that_is_true_is_consent(
+        self, pusher: Pusher, post: Post, consent: Any
+    ) -> None:
+        pusher.auth(lambda channel_name, socket_id: consent)
         assert post(channel_name="private-news").status_code == 200
 
     def test_an_error_in_a_handler_is_the_applications_own(
