@@ -440,6 +440,23 @@ class Pusher:
     def init_app(self, app: Flask) -> None:
         """Give an application its client, its routes and its templates' variables.
 
+        Settings are keys of ``app.config``, and each works as text, too:
+
+        - ``PUSHER_APP_ID``, ``PUSHER_KEY``, ``PUSHER_SECRET``: the credentials, required; or
+          ``PUSHER_URL``, ``https://KEY:SECRET@HOST[:PORT]/apps/APP_ID``, which single keys win over
+        - ``PUSHER_CLUSTER``; or ``PUSHER_HOST``, ``PUSHER_PORT`` and ``PUSHER_SSL``, of the HTTP API
+        - ``PUSHER_TIMEOUT``: seconds, 5; ``PUSHER_BACKEND`` and ``PUSHER_BACKEND_OPTIONS``: the
+          HTTP adapter, a class or its import path, and its arguments, a dict
+        - ``PUSHER_ENCRYPTION_MASTER_KEY_BASE64``: 32 bytes in base64, for encrypted channels
+        - ``PUSHER_AUTH``, ``/auth``, and ``PUSHER_USER_AUTH``, ``/user-auth``: paths of routes
+        - ``PUSHER_AUTH_MAX_CHANNELS``: most channels in one request, 500
+        - ``PUSHER_WEBHOOK_MAX_AGE``: seconds that a webhook stays valid, 600; None: for ever
+        - ``PUSHER_CLIENT_OPTIONS``: a dict, laid over what ``pusher_options()`` gives
+
+        Templates get ``PUSHER_KEY`` and ``pusher_options()``, the arguments of pusher-js::
+
+            new Pusher({{ PUSHER_KEY|tojson }}, {{ pusher_options()|tojson }})
+
         :raises ValueError: for a ``PUSHER_*`` setting that is missing or impossible. It names the
             setting, what that holds (never a secret) and what it should be.
         :raises LookupError: for a pattern's converter that the application does not have.

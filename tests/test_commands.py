@@ -235,14 +235,26 @@ class AsyncBackend:
         return self.answer
 
 
+REFUSAL = {"error": "no", "code": 403}
+REFUSED = "http://127.0.0.1:1 refuses: PusherForbidden: no\n"
+
+
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("command", "answer", "said"),
     [
-        ({"channels": {"a": {}}}, "a\n"),
-        ({"error": "no", "code": 403}, "http://127.0.0.1:1 refuses: PusherForbidden: no\n"),
+        ("channels", {"channels": {"a": {}}}, "a\n"),
+        ("users presence-x", {"users": [{"id": "ana"}]}, "ana\n"),
+        ("trigger news flash", {}, ""),
+        ("check", {}, "http://127.0.0.1:1 accepts these credentials.\n"),
+        ("channels", REFUSAL, REFUSED),
+        ("users presence-x", REFUSAL, REFUSED),
+        ("trigger news flash", REFUSAL, REFUSED),
+        ("check", REFUSAL, REFUSED),
     ],
 )
-def test_an_asynchronous_backend_is_awaited(make_app: MakeApp, answer: Any, said: str) -> None:
+def test_an_asynchronous_backend_is_awaited(
+    make_app: MakeApp, command: str, answer: Any, said: str
+) -> None:
     app = make_app(
         Pusher(),
         PUSHER_HOST="127.0.0.1",
@@ -251,5 +263,6 @@ def test_an_asynchronous_backend_is_awaited(make_app: MakeApp, answer: Any, said
         PUSHER_BACKEND=AsyncBackend,
         PUSHER_BACKEND_OPTIONS={"answer": answer},
     )
-    output = app.test_cli_runner().invoke(args=["pusher", "channels"]).output
-    assert output.removeprefix("Error: ") == said
+    output = app.test_cli_runner().invoke(args=["pusher", *command.split()]).output
+    last = "".join(output.splitlines(keepends=True)[-1:])
+    assert last.removeprefix("Error: ") == said

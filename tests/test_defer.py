@@ -20,10 +20,12 @@ from flask import (
     after_this_request,
     copy_current_request_context,
     g,
+    request,
     send_file,
     stream_with_context,
 )
 from flask.testing import FlaskClient
+from werkzeug.test import run_wsgi_app
 from werkzeug.wsgi import FileWrapper
 
 from flask_pusher import Pusher, RecordedEvent, publish_failed
@@ -750,6 +752,27 @@ class TestContextsThatLiveOn:
         browser.get("/defer").close()
         browser.get("/fail").close()
         assert names(api) == ["one"]
+
+    def test_another_application_may_be_given_the_same_environment(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, make_app: MakeApp
+    ) -> None:
+        other = make_app(pusher, **api.config)
+
+        @other.get("/")
+        def inner() -> tuple[str, int]:
+            pusher.defer("a", "inner", {})
+            return "", 500
+
+        @app.get("/")
+        def outer() -> str:
+            pusher.defer("a", "outer", {})
+            _, status, _ = run_wsgi_app(other, request.environ)
+            return status
+
+        answer = browser.get("/")
+        assert answer.text == "500 INTERNAL SERVER ERROR"
+        answer.close()
+        assert names(api) == ["outer"]
 
     def test_middleware_may_try_a_failed_request_again(
         self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
