@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,6 +202,23 @@ def test_state_of_channels_can_be_asked_for(client: Client, api: Any) -> None:
     found = client.channels_info("presence-", ["user_count"])
     assert found["channels"]["presence-x"]["user_count"] == 2
     assert api.calls[0].query["filter_by_prefix"] == "presence-"
+
+
+def test_threads_that_publish_at_once_keep_a_connection_each(client: Client, api: Any) -> None:
+    together = threading.Barrier(20, timeout=30)
+
+    def publish() -> None:
+        for number in range(5):
+            together.wait()
+            client.trigger("news", "flash", {"n": number})
+
+    threads = [threading.Thread(target=publish) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(api.events) == 100
+    assert api.connections <= 20
 
 
 def test_its_address_can_be_changed(client: Client) -> None:
