@@ -87,6 +87,10 @@ class Call(NamedTuple):
     body: Any
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many threads connect at once
+
+
 class Api:
     """Takes the calls of the HTTP API and answers each with the next of ``answers``, or 200."""
 
@@ -94,7 +98,7 @@ class Api:
         self.calls: list[Call] = []
         self.answers: list[tuple[int, str]] = []
         self.connections = 0
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.server = Server(("127.0.0.1", 0), self._handler())
         self.port = self.server.server_port
 
     @property
