@@ -174,6 +174,7 @@ class Person:
         self.page.get_by_role("button", name=f"Note to {to}").click()
         self.page.get_by_role("dialog").get_by_label("Note").fill(text)
         self.page.get_by_role("button", name="Send note").click()
+        expect(self.page.get_by_role("dialog")).to_be_hidden()  # nothing else can be typed into
 
     @property
     def messages(self) -> Locator:
