@@ -32,6 +32,7 @@ import inspect
 import json
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -1245,9 +1246,9 @@ class _Deferred:
             self.events.clear()
             return
         if response.is_streamed:
-            response.response = _Stream(response.response, self)
+            response.response = _Stream(response.response, _Receipt(self))
         else:
-            response.call_on_close(self.sent)
+            response.call_on_close(_Receipt(self))
         if self.recordings:  # a test looks before it closes the response
             self.publish()
 
@@ -1316,12 +1317,32 @@ class _Deferred:
             self.app.logger.exception("A receiver of publish_failed raised an exception.")
 
 
+class _Receipt:
+    """Says that a response was sent: when a server closes it, or drops it without.
+
+    Werkzeug's development server drops the response to a client that resets the connection.
+    """
+
+    def __init__(self, deferred: _Deferred) -> None:
+        self.deferred = deferred
+
+    def __call__(self) -> None:
+        self.deferred.sent()
+
+    def __del__(self) -> None:
+        if self.deferred.events and not self.deferred.is_sent:
+            # Python may drop it in the midst of anything. A thread of its own meets no lock that
+            # is held there.
+            threading.Thread(target=self.deferred.sent, name="flask-pusher-deferred").start()
+
+
 class _Stream:
     """A streamed body, whose end publishes what was deferred, unless it ends in an exception."""
 
-    def __init__(self, body: Any, deferred: _Deferred) -> None:
+    def __init__(self, body: Any, receipt: _Receipt) -> None:
         self.body = body
-        self.deferred = deferred
+        self.receipt = receipt
+        self.deferred = receipt.deferred
 
     def __iter__(self) -> Iterator[Any]:
         try:
@@ -1339,7 +1360,7 @@ class _Stream:
             if hasattr(self.body, "close"):
                 self.body.close()
         finally:
-            self.deferred.sent()
+            self.receipt()
 
 
 def _deferred_here(client: Client) -> _Deferred:

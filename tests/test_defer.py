@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import sys
@@ -25,7 +26,7 @@ from flask import (
     stream_with_context,
 )
 from flask.testing import FlaskClient
-from werkzeug.test import run_wsgi_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wsgi import FileWrapper
 
 from flask_pusher import Pusher, RecordedEvent, publish_failed
@@ -799,6 +800,45 @@ class TestContextsThatLiveOn:
 
         browser.get("/").close()
         assert names(api) == ["attempt-2"]
+
+
+class TestServersThatDoNotClose:
+    """As Werkzeug's does not, where the client resets the connection behind the response."""
+
+    @staticmethod
+    def drop_a_response(app: Flask) -> None:
+        body = app(EnvironBuilder("/").get_environ(), lambda *_: lambda _: None)
+        assert b"".join(body) == b"done"
+        del body
+        gc.collect()
+        for thread in threading.enumerate():
+            if thread.name == "flask-pusher-deferred":
+                thread.join()
+
+    @pytest.mark.parametrize("streams", [False, True])
+    def test_a_response_that_is_dropped_publishes(
+        self, app: Flask, pusher: Pusher, api: Any, streams: bool
+    ) -> None:
+        @app.get("/")
+        def view() -> Response:
+            pusher.defer("a", "one", {})
+            return Response(iter("done")) if streams else Response("done")
+
+        self.drop_a_response(app)
+        assert names(api) == ["one"]
+
+    @pytest.mark.parametrize("defers", [False, True])
+    def test_a_response_that_is_dropped_publishes_no_failure(
+        self, app: Flask, pusher: Pusher, api: Any, defers: bool
+    ) -> None:
+        @app.get("/")
+        def view() -> Response:
+            if defers:
+                pusher.defer("a", "one", {})
+            return Response(iter("done"), 500 if defers else 200)
+
+        self.drop_a_response(app)
+        assert api.calls == []
 
 
 class TestLosses:
