@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -330,6 +331,13 @@ class Browser:
         if not self._is_kept:
             assert self._socket.recv(1) == b""
 
+    def reset(self) -> None:
+        """Break the connection off, as a client does that crashes."""
+        assert self._socket
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+        self._is_kept = False
+
     def close(self) -> None:
         if self._socket:
             self._socket.close()
@@ -412,6 +420,15 @@ def test_a_stream_that_fails_publishes_nothing(api: Api, browser: Browser) -> No
     with pytest.raises(HTTPException):
         browser.get("/stream-that-fails")
     assert calls_so_far(api, browser) == []
+
+
+@pytest.mark.parametrize("path", ["/text", "/stream", "/file"])
+def test_a_connection_that_is_reset_behind_the_response_loses_no_event(
+    api: Api, browser: Browser, path: str
+) -> None:
+    browser.get(path)
+    browser.reset()
+    assert api.calls_until("shipped") == [["shipped"]]
 
 
 def test_each_request_of_a_connection_publishes_its_own(
