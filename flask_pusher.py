@@ -1385,12 +1385,17 @@ def _is_in_request_of(app: Flask) -> bool:
     return request.url_rule is None or request.url_rule.map is app.url_map
 
 
+def _deferred_in_request(app: Flask) -> _Deferred | None:
+    deferred: _Deferred | None = request.environ.get(app.extensions["pusher"]._deferred_key)
+    return deferred
+
+
 def _publish_after_response(app: Flask, response: Response, **_extra: Any) -> None:
     client: Client = app.extensions["pusher"]
     may_defer_yet = response.is_streamed and not response.direct_passthrough
     if not (client._has_deferred or may_defer_yet):
         return
-    deferred: _Deferred | None = request.environ.get(client._deferred_key)
+    deferred = _deferred_in_request(app)
     if deferred is None:
         if not may_defer_yet:
             return
@@ -1401,7 +1406,7 @@ def _publish_after_response(app: Flask, response: Response, **_extra: Any) -> No
 
 def _forget_after_exception(app: Flask, **_extra: Any) -> None:
     """For contexts and environments that live on: of a test client's block, of a retry."""
-    deferred: _Deferred | None = request.environ.get(app.extensions["pusher"]._deferred_key)
+    deferred = _deferred_in_request(app)
     if deferred is not None:
         deferred.events.clear()
 
@@ -1409,7 +1414,7 @@ def _forget_after_exception(app: Flask, **_extra: Any) -> None:
 def _publish_after_request(app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
     """For what no response follows: a context that ``app.test_request_context`` made, or a copy of
     a request's, by ``copy_current_request_context``, that lives longer than the response."""
-    deferred: _Deferred | None = request.environ.get(app.extensions["pusher"]._deferred_key)
+    deferred = _deferred_in_request(app)
     if deferred is None:
         return
     is_no_copy = deferred.context is g._get_current_object()
