@@ -1,0 +1,81 @@
+"""The rules of Pusher Channels: names, ids, limits and kinds of channels.
+
+The extension keeps them, and so does the local server. They are Channels', not ours:
+https://pusher.com/docs/channels/using_channels/channels/#channel-naming-conventions and
+https://pusher.com/docs/channels/library_auth_reference/rest-api/.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+CHARACTERS = "A-Z a-z 0-9 _ - = @ , . ;"
+"""What the name of a channel and the id of a user are made of, in words."""
+NAME_LENGTH = 200
+HOSTED_NAME_LENGTH = 164
+"""The longest channel name that the hosted service takes; other servers take ``NAME_LENGTH``."""
+EVENT_NAME_LENGTH = 200
+CHANNELS_PER_EVENT = 100
+EVENTS_PER_BATCH = 10
+EVENT_BYTES = 10240
+"""The most bytes, in UTF-8, of one event's data."""
+MEMBERS_PER_CHANNEL = 100
+USER_INFO_BYTES = 1024
+HOSTED_USER_ID_LENGTH = 128
+SOCKET_ID_DIGITS = 20
+"""The most digits on either side of the dot in a socket id."""
+
+PRIVATE = "private-"
+PRESENCE = "presence-"
+ENCRYPTED = "private-encrypted-"
+SERVER_TO_USER = "#server-to-user-"
+"""How the channel begins that carries the events for one signed-in user."""
+USER_ID_LENGTH = NAME_LENGTH - len(SERVER_TO_USER)
+"""The longest id of a user that events can reach."""
+
+CACHE = ("cache-", "private-cache-", "presence-cache-", "private-encrypted-cache-")
+AUTHORISED = (PRIVATE, PRESENCE)
+
+WEBHOOK_GROUPS = {
+    "channel_existence": ("channel_occupied", "channel_vacated"),
+    "presence": ("member_added", "member_removed"),
+    "client": ("client_event",),
+    "cache": ("cache_miss",),
+    "subscription_count": ("subscription_count",),
+}
+"""The events that a service tells by webhooks, by the group that they are switched on in."""
+WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
+
+_is_name = re.compile(r"[A-Za-z0-9_\-=@,.;]+").fullmatch
+_is_socket_id = re.compile(rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}\.[0-9]{{1,{SOCKET_ID_DIGITS}}}").fullmatch
+
+
+def is_channel_name(value: Any) -> bool:
+    """Whether a page may subscribe to a channel of this name."""
+    return isinstance(value, str) and len(value) <= NAME_LENGTH and bool(_is_name(value))
+
+
+def is_user_id(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= USER_ID_LENGTH and bool(_is_name(value))
+
+
+def is_socket_id(value: Any) -> bool:
+    """Whether this is how Channels names a connection: digits, a dot, digits, in ASCII."""
+    return isinstance(value, str) and bool(_is_socket_id(value))
+
+
+def is_presence(channel: str) -> bool:
+    return channel.startswith(PRESENCE)
+
+
+def is_encrypted(channel: str) -> bool:
+    return channel.startswith(ENCRYPTED)
+
+
+def is_cache(channel: str) -> bool:
+    return channel.startswith(CACHE)
+
+
+def needs_authorisation(channel: str) -> bool:
+    return channel.startswith(AUTHORISED)
