@@ -1,0 +1,172 @@
+"""Deferred events that follow a SQLAlchemy session.
+
+An event that is deferred while a followed session is in a transaction shares the fate of that
+transaction, or of the savepoint that is the innermost then:
+
+=============================================  ==================================================
+the transaction or savepoint                   the event
+=============================================  ==================================================
+was committed                                  leaves
+is a savepoint, and was released               shares the fate of what is around the savepoint
+was rolled back, by the application or by a    is dropped
+flush that failed
+was neither, when the event would leave, and   is dropped
+wrote
+was neither, and only read                     leaves; of a savepoint, as what is around it
+=============================================  ==================================================
+
+It wrote when a statement changed something, whoever ran it: a flush, ``session.execute``, or the
+session's connection. A row that was added counts as well before any flush, and so does one that
+had been changed or deleted when the event was deferred. Savepoints that were rolled back do not
+count. A ``SELECT`` reads, whatever functions it calls.
+
+The session is in a transaction from its first use to its next commit, rollback or close, and there
+where it began: in that thread, greenlet or task, and in copies of its context. Where several
+followed sessions are, all of their transactions must let the event go.
+"""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.orm import Session, SessionTransaction
+
+_begun_here: ContextVar[tuple[ref[SessionTransaction], ...]] = ContextVar(
+    "flask_pusher_transactions", default=()
+)
+"""The transactions, savepoints apart, that began in this context; they may have ended."""
+
+_writes = re.compile(
+    r"""(?:\s | --[^\n]*\n | /\*(?:[^*] | \*(?!/))*\*/)*  # white space and comments
+    (?:
+        (?:INSERT | UPDATE | DELETE | MERGE | REPLACE | TRUNCATE | COPY | LOAD
+        | CALL | DO | EXEC | EXECUTE | CREATE | ALTER | DROP)\b
+        # WITH a AS (INSERT ...) SELECT ..., WITH a AS (SELECT ...) INSERT ...
+        | WITH\b .* [()]\s* (?:INSERT | UPDATE | DELETE | MERGE)\b
+    )""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+).match
+
+
+class Fate:
+    """What the transactions that are in progress when an event is deferred decide about it."""
+
+    def __init__(self, transactions: list[_Transaction]) -> None:
+        self._transactions = transactions
+
+    def allows(self) -> bool:
+        """Whether the event may leave, asked when it would."""
+        return all(transaction.allows() for transaction in self._transactions)
+
+
+class _Transaction:
+    """What became of a transaction, or of a savepoint, which has an ``outer`` one."""
+
+    def __init__(self, outer: _Transaction | None) -> None:
+        self.outer = outer
+        self.wrote = False
+        self.committed = False
+        self.rolled_back = False
+
+    def allows(self) -> bool:
+        if self.rolled_back or (self.wrote and not self.committed):
+            return False
+        return self.outer is None or self.outer.allows()
+
+    def end(self) -> None:
+        if self.outer is not None and not self.rolled_back:
+            self.outer.wrote |= self.wrote
+
+
+class Followed:
+    """The sessions that an extension follows, and their transactions that are in progress."""
+
+    def __init__(self) -> None:
+        self._transactions: WeakKeyDictionary[SessionTransaction, _Transaction] = (
+            WeakKeyDictionary()
+        )
+        self._sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
+        self._engines: WeakSet[Engine] = WeakSet()
+
+    def follow(self, session: Any) -> None:
+        """Follow the transactions that begin from now on.
+
+        :param session: Flask-SQLAlchemy's ``db.session`` or another ``scoped_session`` of a
+            ``sessionmaker``, a ``sessionmaker``, or a ``Session``. Following it twice is
+            following it once.
+        :raises TypeError: for anything else.
+        """
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+        target = session.session_factory if isinstance(session, scoped_session) else session
+        if not isinstance(target, (Session, sessionmaker)):
+            raise TypeError(
+                "follow() takes Flask-SQLAlchemy's db.session, or a scoped_session of a"
+                f" sessionmaker, a sessionmaker or a Session of SQLAlchemy, not {session!r}"
+            )
+        event.listen(target, "after_transaction_create", self._began)
+        event.listen(target, "after_begin", self._connected)
+        event.listen(target, "transient_to_pending", self._added)
+        event.listen(target, "after_commit", self._committed)
+        event.listen(target, "after_rollback", self._rolled_back)
+        event.listen(target, "after_transaction_end", self._ended)
+
+    def in_progress(self) -> Fate | None:
+        """What decides about an event that is deferred now and here; None if nothing does."""
+        begun = (transaction() for transaction in _begun_here.get())
+        sessions = [
+            transaction.session
+            for transaction in begun
+            if transaction is not None and transaction in self._transactions
+        ]
+        for session in sessions:
+            if session.deleted or any(map(session.is_modified, session.dirty)):
+                self._innermost(session).wrote = True
+        return Fate([self._innermost(session) for session in sessions]) if sessions else None
+
+    def _innermost(self, session: Session) -> _Transaction:
+        """The session's savepoint that is in progress, or else its transaction."""
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        known = self._transactions.get(transaction) if transaction else None
+        return known or _Transaction(None)  # it began before it was followed: nobody asks this one
+
+    def _began(self, session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None:
+            self._transactions[transaction] = _Transaction(None)
+            here = [begun for begun in _begun_here.get() if begun() is not None]
+            _begun_here.set((*here, ref(transaction)))
+        elif transaction.nested:
+            self._transactions[transaction] = _Transaction(self._innermost(session))
+
+    def _connected(self, session: Session, _: SessionTransaction, connection: Connection) -> None:
+        self._sessions[connection] = ref(session)
+        if connection.engine not in self._engines:
+            from sqlalchemy import event
+
+            event.listen(connection.engine, "after_cursor_execute", self._executed)
+            self._engines.add(connection.engine)
+
+    def _executed(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
+        session = self._sessions[connection]() if connection in self._sessions else None
+        if session is not None and _writes(statement):
+            self._innermost(session).wrote = True
+
+    def _added(self, session: Session, _: Any) -> None:
+        self._innermost(session).wrote = True
+
+    def _committed(self, session: Session) -> None:
+        self._innermost(session).committed = True
+
+    def _rolled_back(self, session: Session) -> None:
+        self._innermost(session).rolled_back = True
+
+    def _ended(self, _: Session, transaction: SessionTransaction) -> None:
+        ended = self._transactions.pop(transaction, None)
+        if ended is not None:
+            ended.end()
