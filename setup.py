@@ -67,6 +67,8 @@ setup(
     ],
     python_requires=">=3.9",
     py_modules=["flask_pusher", "flask_pusher_local"],
+    packages=["_flask_pusher", "_flask_pusher.local"],
+    package_data={"_flask_pusher": ["py.typed"]},
     install_requires=["Flask>=2.3.3", "pusher>=3.3.3"],
     extras_require={
         "async": ["Flask[async]>=2.3.3"],

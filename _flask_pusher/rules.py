@@ -48,7 +48,9 @@ WEBHOOK_GROUPS = {
 WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
 
 _is_name = re.compile(r"[A-Za-z0-9_\-=@,.;]+").fullmatch
-_is_socket_id = re.compile(rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}\.[0-9]{{1,{SOCKET_ID_DIGITS}}}").fullmatch
+_is_socket_id = re.compile(
+    rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}\.[0-9]{{1,{SOCKET_ID_DIGITS}}}"
+).fullmatch
 
 
 def is_channel_name(value: Any) -> bool:

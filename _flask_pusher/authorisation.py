@@ -1,0 +1,310 @@
+"""The two views that browsers ask: may this page subscribe, and who is its user."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flask import Flask, abort, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.wrappers import Response
+
+from _flask_pusher import rules
+from _flask_pusher.client import MASTER_KEY, Client, text_id
+from _flask_pusher.handlers import ChannelHandlers, Handler, Matcher, Slot
+from _flask_pusher.settings import Settings
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class Authorisation:
+    """What the two routes answer in one application."""
+
+    def __init__(
+        self,
+        app: Flask,
+        client: Client,
+        settings: Settings,
+        auth: ChannelHandlers,
+        channel_data: ChannelHandlers,
+        user_auth: Slot,
+    ) -> None:
+        self.app = app
+        self.client = client
+        self.max_channels = settings.auth_max_channels
+        self.declared = auth
+        self.auth_handlers = Matcher(auth, app)
+        self.data_handlers = Matcher(channel_data, app)
+        self.user_auth_slot = user_auth
+
+    # -- Channels --
+
+    def auth(self) -> ResponseReturnValue:
+        """Authorise one channel, or the channels of a batch as pusher-js-auth sends it."""
+        if not self.declared:
+            self._refuse("no @pusher.auth handler is declared")
+        fields = _posted_fields()
+        socket_id = _posted_socket_id(fields)
+        if "channel_name" in fields:
+            answer: Any = self._authorise(fields["channel_name"], socket_id)
+        else:
+            names = _posted_batch(fields, self.max_channels)
+            answer = {name: self._answer(name, socket_id) for name in names}
+        return self.app.json.response(answer)
+
+    def _answer(self, channel: str, socket_id: str) -> dict[str, Any]:
+        """One channel's part of the answer to a batch."""
+        try:
+            return {"status": 200, "data": self._authorise(channel, socket_id)}
+        except HTTPException as refusal:
+            response = refusal.response
+            status = refusal.code if response is None else response.status_code
+            return {"status": status if status and status >= 400 else 403}
+
+    def _authorise(self, channel: Any, socket_id: str) -> dict[str, str]:
+        if not rules.is_channel_name(channel):
+            abort(
+                400,
+                f"channel_name should be 1 to {rules.NAME_LENGTH} of the characters"
+                f" {rules.CHARACTERS}.",
+            )
+        if not rules.needs_authorisation(channel):
+            abort(404, "Only private and presence channels are authorised.")
+        if rules.is_encrypted(channel) and not self.client.can_encrypt:
+            abort(404, f"Encrypted channels need {MASTER_KEY}.")
+        self._expect_consent(channel, socket_id)
+        if not rules.is_presence(channel):
+            return self.client.authenticate(channel, socket_id)
+        return self.client.authenticate(channel, socket_id, self._channel_data(channel, socket_id))
+
+    def _expect_consent(self, channel: str, socket_id: str) -> None:
+        found = self.auth_handlers.find(channel)
+        if found is None:
+            self._refuse(f"no @pusher.auth handler is for the channel {channel!r}")
+        handler, variables = found
+        consent = self._call(handler, channel, socket_id, **variables)
+        if not consent:
+            forgotten = " Is a return missing?" if consent is None else ""
+            self._refuse(f"{_name(handler)}() returned {consent!r:.100}.{forgotten}")
+
+    def _channel_data(self, channel: str, socket_id: str) -> dict[str, Any] | None:
+        """What the members of a presence channel know of this one. None where the handler gives
+        nothing: then the data of the signed-in user stand for the member."""
+        found = self.data_handlers.find(channel)
+        if found is None:
+            return {"user_id": socket_id}
+        handler, variables = found
+        returned = self._call(handler, channel, socket_id, **variables)
+        if returned is None:
+            return None
+        given = _as_dict(returned, handler)
+        if "id" in given and "user_id" not in given:
+            self.app.logger.warning(
+                "%s() returned an 'id' and no 'user_id', so that each tab of a user is a member of"
+                " its own. Is 'user_id' meant?",
+                _name(handler),
+            )
+        data = {"user_id": socket_id, **given}
+        data["user_id"] = _expect_id(data["user_id"], "user_id", handler, _is_member_id)
+        others = {key: value for key, value in given.items() if key != "user_id"}
+        data["user_info"] = _expect_user_info(given.get("user_info", others), handler)
+        return data
+
+    # -- Users --
+
+    def user_auth(self) -> ResponseReturnValue:
+        """Sign a user in."""
+        handler = self.user_auth_slot.handler
+        if handler is None:
+            self._refuse("no @pusher.user_auth handler is declared")
+        socket_id = _posted_socket_id(_posted_fields())
+        returned = self._call(handler, socket_id)
+        if returned is None or returned is False:
+            self._refuse(f"{_name(handler)}() returned {returned!r}, so there is no user")
+        user = _as_dict(returned, handler)
+        user["id"] = _expect_id(user.get("id"), "id", handler, rules.is_user_id)
+        if "user_info" in user:
+            user["user_info"] = _expect_user_info(user["user_info"], handler)
+        if "watchlist" in user:
+            user["watchlist"] = [
+                _expect_id(one, "watchlist", handler, rules.is_user_id)
+                for one in _expect_list(user["watchlist"], handler)
+            ]
+        return self.app.json.response(self.client.authenticate_user(socket_id, user))
+
+    # -- Handlers --
+
+    def _call(self, handler: Handler, *arguments: str, **variables: Any) -> Any:
+        """What a handler returned, unless that is what a view refuses with: then the request is
+        answered with it. A ``login_required`` around the handler may do so."""
+        returned = self.app.ensure_sync(handler)(*arguments, **variables)
+        if returned is True or returned is None:
+            return returned
+        status = _status_of_response(returned)
+        if status is not None:
+            if status >= 400:
+                abort(self.app.make_response(returned))
+            self._refuse(
+                f"{_name(handler)}() returned a response of status {status}, which a browser would"
+                " take for an answer. Return True to let the page subscribe"
+            )
+        return _finished(returned, handler)
+
+    def _refuse(self, reason: str) -> NoReturn:
+        self.app.logger.debug("Refused at %s: %s.", request.path, reason.rstrip("."))
+        abort(403, "This user may not do that.")
+
+
+def _status_of_response(returned: Any) -> int | None:
+    """The status of what a view answers with; None for any other value."""
+    if isinstance(returned, Response):
+        return int(returned.status_code)
+    if isinstance(returned, HTTPException):
+        return int(returned.get_response().status_code)
+    # A named tuple may be a user, and a plain one any true value.
+    if type(returned) is tuple and 2 <= len(returned) <= 3:
+        status = returned[1]
+        if isinstance(status, str) and status[:3].isdecimal():
+            return int(status[:3])
+        if isinstance(status, int) and 100 <= status <= 599:
+            return int(status)
+        return _status_of_response(returned[0])
+    return None
+
+
+def _finished(returned: Any, handler: Handler) -> Any:
+    """What a handler returned. To a decorator that knows no coroutines, the call of a coroutine
+    function is something true, and has run nothing yet.
+
+    :raises TypeError: for a coroutine or a generator.
+    """
+    if (
+        inspect.isawaitable(returned)
+        or inspect.isgenerator(returned)
+        or inspect.isasyncgen(returned)
+    ):
+        raise TypeError(
+            f"{_name(handler)}() returned a {type(returned).__name__}, and has not run. Is there a"
+            " 'yield' in it, or a decorator around it that does not await it?"
+        )
+    return returned
+
+
+def _name(handler: Handler) -> str:
+    return getattr(handler, "__qualname__", None) or type(handler).__qualname__
+
+
+def _as_dict(returned: Any, handler: Handler) -> dict[str, Any]:
+    try:
+        return dict(returned)  # a mapping, or pairs as 3.0 took them
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{_name(handler)}() should return a dict, or None; it returned a"
+            f" {type(returned).__name__}."
+        ) from None
+
+
+def _is_member_id(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= rules.USER_ID_LENGTH
+
+
+def _expect_id(value: Any, key: str, handler: Handler, is_id: Any) -> str:
+    text = text_id(value)
+    if not is_id(text):
+        raise ValueError(
+            f"{_name(handler)}() should return a {key!r} that is a number, or text of 1 to"
+            f" {rules.USER_ID_LENGTH} characters (of a signed-in user: {rules.CHARACTERS}); it"
+            f" returned {value!r:.300}."
+        )
+    return str(text)
+
+
+def _expect_user_info(value: Any, handler: Handler) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{_name(handler)}() should return a 'user_info' that is a dict; it returned a"
+            f" {type(value).__name__}. The service takes nothing else."
+        )
+    return value
+
+
+def _expect_list(value: Any, handler: Handler) -> Iterable[Any]:
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise TypeError(
+            f"{_name(handler)}() should return a 'watchlist' that is a list of ids; it returned a"
+            f" {type(value).__name__}."
+        )
+    return value
+
+
+# -- What was posted ------------------------------------------------------------------------------
+
+
+def socket_id_of_request() -> str | None:
+    """The calling socket: X-Socket-ID, else a form's or JSON body's ``socket_id``."""
+    header = request.headers.get("X-Socket-ID")
+    if header is not None:
+        return header if rules.is_socket_id(header) else None
+    if request.mimetype == _FORMS[0]:
+        request.get_data()  # kept, so that the view can still read it
+    try:
+        fields = request.form if request.mimetype in _FORMS else _json_object()
+    except RequestEntityTooLarge:
+        return None
+    value = (fields or {}).get("socket_id")
+    return value if rules.is_socket_id(value) else None
+
+
+def _json_object() -> dict[str, Any] | None:
+    """The JSON object that was posted, whatever its type says; None where it is none."""
+    posted = request.get_data()
+    if posted.lstrip()[:1] != b"{":
+        return None
+    try:
+        found = request.get_json(force=True, silent=True)
+    except RecursionError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _posted_fields() -> Mapping[str, Any]:
+    """The form of pusher-js, or the JSON object of axios, Laravel Echo and mobile clients."""
+    if request.mimetype in _FORMS:
+        return request.form
+    fields = _json_object()
+    if fields is None:
+        abort(
+            400,
+            "The body should be a form, with the Content-Type application/x-www-form-urlencoded,"
+            f" or a JSON object; the Content-Type is {request.mimetype or 'not given'!r:.100}.",
+        )
+    return fields
+
+
+def _posted_socket_id(fields: Mapping[str, Any]) -> str:
+    socket_id = fields.get("socket_id")
+    if not rules.is_socket_id(socket_id):
+        abort(
+            400,
+            "socket_id should be two numbers joined by a dot, as Channels gave it, of at most"
+            f" {rules.SOCKET_ID_DIGITS} digits each.",
+        )
+    return str(socket_id)
+
+
+def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
+    """The channels of a batch, each once."""
+    names: list[Any] = []
+    while (field := f"channel_name[{len(names)}]") in fields:
+        names.append(fields[field])
+        if len(names) > most:
+            abort(413, f"At most {most} channels in one request.")
+    if not names or not names[0]:
+        abort(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
+    if not all(isinstance(name, str) for name in names):
+        abort(400, "Each channel_name should be text.")
+    return dict.fromkeys(names)

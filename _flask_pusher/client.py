@@ -1,0 +1,944 @@
+"""The official client of the Channels HTTP API, mended, and the transport that it sends through."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import logging
+import os
+import re
+import socket
+import ssl
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Number
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from uuid import UUID
+
+import pusher
+import requests
+from pusher.crypto import encrypt
+from pusher.errors import PusherBadAuth, PusherBadRequest, PusherError, PusherForbidden
+from pusher.http import GET, POST, Request, process_response
+from pusher.pusher_client import PusherClient
+from pusher.requests import RequestsBackend
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ProtocolError
+
+from _flask_pusher import rules
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+MYPY = False
+if MYPY:  # noqa: SIM108 - mypy knows only the statement
+    # The official client has no types: to mypy every method of its subclass would be right.
+    _Official = object
+else:
+    _Official = pusher.Pusher
+
+MASTER_KEY = "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"
+_KINDS = (*rules.AUTHORISED, "cache-")
+
+
+class NoAnswer(PusherError, requests.RequestException):  # type: ignore[misc]  # noqa: N818
+    """No answer came from the HTTP API: nothing listens there, the connection broke, or it took
+    longer than ``PUSHER_TIMEOUT``.
+
+    The message names the address, says what happened and what to look at. The exception of the
+    HTTP library is the ``__cause__``.
+
+    .. versionadded:: 4.0
+    """
+
+    timed_out: bool = False
+    """Whether the API took the call and was silent for ``PUSHER_TIMEOUT`` seconds. It may have
+    done what it was asked for."""
+
+
+class Client(_Official):
+    """The official client of the Channels HTTP API, mended, and with its configuration readable.
+
+    An application's own is ``app.extensions["pusher"]``, and what ``pusher.client`` gives. Its
+    arguments are those of https://github.com/pusher/pusher-http-python, and two more, which the
+    settings ``PUSHER_PATH`` and ``PUSHER_MAX_EVENT_BYTES`` are for.
+
+    A method that calls the API raises ``ValueError`` or ``TypeError`` for arguments that Channels
+    does not take, before anything is sent. It raises :class:`PusherError` where the server
+    refuses or gives what is no answer of Channels, and :class:`NoAnswer` where no answer comes.
+    With an asynchronous backend it returns a coroutine, which has to be awaited.
+
+    .. versionchanged:: 4.0
+        Sizes are those of the data in UTF-8; more than 100 channels or 10 events are sent in
+        several calls; ``terminate_user_connections`` works; ``authenticate`` gives
+        ``shared_secret`` as text; connections are kept, and never shared with a forked process.
+    """
+
+    def __init__(
+        self,
+        app_id: str,
+        *arguments: Any,
+        path: str = "",
+        max_event_bytes: int | None = rules.EVENT_BYTES,
+        **options: Any,
+    ) -> None:
+        if options.get("backend") in (None, RequestsBackend):
+            options["backend"] = Backend
+        # The official client takes digits only for an id; self-hosted servers take more.
+        super().__init__("0", *arguments, **options)  # type: ignore[call-arg]
+        self._pusher_client = _Api("0", *arguments, **options)
+        self._pusher_client._app_id = app_id
+        self._pusher_client.path = path
+        self._pusher_client.max_event_bytes = max_event_bytes
+        self._transport = self._pusher_client.http = Transport(self._pusher_client.http)
+
+    if not TYPE_CHECKING:  # to a type checker every misspelt name would be right
+
+        def __getattr__(self, name):
+            if name.startswith("__") or name == "_pusher_client":  # nothing is there yet: a copy
+                raise AttributeError(name)
+            return getattr(self._pusher_client, name)
+
+    @property
+    def app_id(self) -> str:
+        return str(self._pusher_client.app_id)
+
+    @property
+    def key(self) -> str:
+        """The public half of the credentials, which pages carry."""
+        return str(self._pusher_client.key)
+
+    @property
+    def secret(self) -> str:
+        return str(self._pusher_client.secret)
+
+    @property
+    def host(self) -> str:
+        """The HTTP API's host, with brackets around an IPv6 address."""
+        return str(self._pusher_client.host)
+
+    @property
+    def port(self) -> int:
+        return int(self._pusher_client.port)
+
+    @property
+    def ssl(self) -> bool:
+        """Whether the HTTP API speaks TLS."""
+        return bool(self._pusher_client.ssl)
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.ssl else "http"
+
+    @property
+    def path(self) -> str:
+        """What the HTTP API's paths have before ``/apps``; usually nothing."""
+        return self._pusher_client.path
+
+    @property
+    def timeout(self) -> float:
+        """How long to wait for the HTTP API, in seconds."""
+        return float(self._pusher_client.timeout)
+
+    @property
+    def can_encrypt(self) -> bool:
+        """Whether a master key is set, which encrypted channels need."""
+        return self._pusher_client._encryption_master_key is not None
+
+    @property
+    def http(self) -> Any:
+        """The HTTP adapter: an instance of ``PUSHER_BACKEND``."""
+        return self._transport.backend
+
+    @property
+    def address(self) -> tuple[str, int, bool]:
+        """Where the HTTP API is: host, port, and whether it speaks TLS. It can be assigned, and
+        holds from the next call on, for what ``pusher_options()`` tells browsers too.
+
+        .. versionadded:: 4.0
+        """
+        return self.host, self.port, self.ssl
+
+    @address.setter
+    def address(self, address: tuple[str, int, bool]) -> None:
+        inner = self._pusher_client
+        inner._host, inner._port, inner._ssl = address
+
+    def trigger(
+        self,
+        channels: str | Iterable[str],
+        event_name: str,
+        data: Any,
+        socket_id: str | None = None,
+        info: Iterable[str] | None = None,
+    ) -> Any:
+        """Publish one event, now.
+
+        :param channels: a channel's name, or several; more than 100 are sent in several calls. A
+            name has 1 to 200 characters (164 on the hosted service) of
+            ``A-Z a-z 0-9 _ - = @ , . ;``. An encrypted channel must be the only one.
+        :param event_name: at most 200 characters.
+        :param data: what the application's JSON provider can serialise, at most
+            ``PUSHER_MAX_EVENT_BYTES`` of it in UTF-8; text is sent as it is.
+        :param socket_id: a connection that does not get the event, usually ``pusher.socket_id``.
+        :param info: what to ask about the channels in the same call: ``"user_count"`` (presence
+            channels) and ``"subscription_count"``.
+        :return: the server's answer, a dict; with ``info`` it is
+            ``{"channels": {name: {"subscription_count": 3}}}``.
+        :raises ValueError: or ``TypeError``, for what Channels does not take.
+        :raises PusherError: for a refusal; :class:`NoAnswer` where no answer comes.
+
+        .. versionchanged:: 4.0
+            ``info``, and any number of channels.
+        """
+        names = channels if info is None else _ChannelsWithInfo(channel_list(channels), info)
+        sparing = () if socket_id is None else (socket_id,)
+        return super().trigger(names, event_name, data, *sparing)  # type: ignore[misc]
+
+    def trigger_batch(
+        self, batch: Iterable[Mapping[str, Any]] = (), already_encoded: bool = False
+    ) -> Any:
+        """Publish several events, ten in a call, in order.
+
+        :param batch: dicts of ``channel``, ``name``, ``data`` and, if wanted, ``socket_id`` and
+            ``info``, each as in :meth:`trigger`, to one channel each.
+        :param already_encoded: each ``data`` is text that is to be sent as it is.
+        :return: the server's answer, a dict; with ``info`` it has one entry for each event in
+            ``"batch"``.
+        :raises ValueError: for a key that is missing or unknown too; else as :meth:`trigger`.
+        """
+        events = batch if isinstance(batch, list) else list(batch)
+        encoded = (True,) if already_encoded else ()
+        return super().trigger_batch(events, *encoded)  # type: ignore[misc]
+
+    def send_to_user(self, user_id: str | int, event_name: str, data: Any) -> Any:
+        """Publish an event to every connection on which a user is signed in.
+
+        :param user_id: the ``id`` that the ``user_auth`` handler gave, text or a number.
+        """
+        return super().send_to_user(_user_id(user_id), event_name, data)  # type: ignore[misc]
+
+    def terminate_user_connections(self, user_id: str | int) -> Any:
+        """Close every connection on which a user is signed in. pusher-js does not connect again
+        by itself then: the connection's state is ``disconnected``.
+
+        :param user_id: the ``id`` that the ``user_auth`` handler gave, text or a number.
+        """
+        inner = self._pusher_client
+        return inner.call(POST, f"users/{_user_id(user_id)}/terminate_connections", {})
+
+    def channels_info(
+        self, prefix_filter: str | None = None, attributes: Iterable[str] = ()
+    ) -> Any:
+        """Which channels have subscribers: ``{"channels": {name: {attribute: value}}}``.
+
+        :param prefix_filter: only channels whose names begin so.
+        :param attributes: ``"user_count"``, which needs the prefix ``presence-``, and
+            ``"subscription_count"``.
+        """
+        params = _info(attributes)
+        if prefix_filter:
+            params["filter_by_prefix"] = _text(prefix_filter, "prefix_filter")
+        return self._pusher_client.call(GET, "channels", params)
+
+    def channel_info(self, channel: str, attributes: Iterable[str] = ()) -> Any:
+        """The state of one channel: ``{"occupied": True, attribute: value}``.
+
+        :param attributes: ``"user_count"`` for presence channels, ``"subscription_count"``, and
+            ``"cache"`` for cache channels.
+        """
+        return self._pusher_client.call(GET, f"channels/{_channel(channel)}", _info(attributes))
+
+    def users_info(self, channel: str) -> Any:
+        """Who is on a presence channel: ``{"users": [{"id": "7"}, ...]}``."""
+        return self._pusher_client.call(GET, f"channels/{_channel(channel)}/users", {})
+
+    def authenticate(
+        self, channel: str, socket_id: str, custom_data: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
+        """Sign a connection's subscription to a channel.
+
+        :param channel: a name that starts with ``private-`` or ``presence-``.
+        :param socket_id: the connection: two numbers of at most 20 digits, joined by a dot.
+        :param custom_data: presence data: ``user_id`` and, for the other members, ``user_info``.
+        :return: what pusher-js expects: ``auth``, with ``channel_data`` on presence channels and
+            ``shared_secret`` on encrypted ones.
+        :raises ValueError: for a channel or socket id of another form, data that is not JSON, or
+            an encrypted channel where no master key is set.
+        """
+        if rules.is_encrypted(_channel(channel)):
+            self._pusher_client.expect_master_key(channel)
+        expect_socket_id(socket_id)
+        data = () if custom_data is None else (custom_data,)
+        answer: dict[str, Any] = super().authenticate(channel, socket_id, *data)  # type: ignore[misc]
+        if "channel_data" in answer:
+            refuse_nan(answer["channel_data"])
+        if isinstance(answer.get("shared_secret"), bytes):
+            answer["shared_secret"] = answer["shared_secret"].decode()
+        return answer
+
+    def authenticate_user(
+        self, socket_id: str, user_data: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
+        """Sign a connection in as a user.
+
+        :param socket_id: the connection, as in :meth:`authenticate`.
+        :param user_data: ``id``, which is text, and if wanted ``user_info`` and ``watchlist``.
+        :return: what pusher-js expects: ``auth`` and ``user_data``.
+        :raises ValueError: for a socket id of another form, and data without an id or not JSON.
+        """
+        expect_socket_id(socket_id)
+        answer: dict[str, str] = super().authenticate_user(socket_id, user_data)  # type: ignore[misc]
+        refuse_nan(answer["user_data"])
+        return answer
+
+    def validate_webhook(self, key: str, signature: str, body: str) -> Any:
+        """A webhook's content where key, signature and time are right, else None. The routes of
+        the extension do this by themselves."""
+        return super().validate_webhook(key, signature, body)  # type: ignore[misc]
+
+
+class _ChannelsWithInfo(list):  # type: ignore[type-arg]
+    """Carries ``info`` through ``pusher.Pusher.trigger``, which has no argument for it and which
+    tests of applications patch."""
+
+    def __init__(self, channels: list[str], info: Iterable[str]) -> None:
+        super().__init__(channels)
+        self.info = info
+
+
+class _Api(PusherClient):  # type: ignore[misc]
+    """What the official client calls the API with: checks, sizes, splitting and paths are ours."""
+
+    path: str = ""
+    max_event_bytes: int | None = rules.EVENT_BYTES
+
+    def trigger(
+        self, channels: str | Iterable[str], event_name: str, data: Any, socket_id: Any = None
+    ) -> Any:
+        info = getattr(channels, "info", None)
+        return self.publish(
+            [
+                ("events", event)
+                for event in self.events(channels, event_name, data, socket_id, info)
+            ]
+        )
+
+    def trigger_batch(
+        self, batch: Iterable[Mapping[str, Any]] = (), already_encoded: bool = False
+    ) -> Any:
+        events = [self._batched(event, already_encoded) for event in batch]
+        size = rules.EVENTS_PER_BATCH
+        parts = [events[start : start + size] for start in range(0, len(events), size)] or [[]]
+        return self.publish([("batch_events", {"batch": part}) for part in parts])
+
+    def events(
+        self,
+        channels: str | Iterable[str],
+        event_name: str,
+        data: Any,
+        socket_id: str | None = None,
+        info: Iterable[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """The checked and serialised event, as often as its channels take calls."""
+        names = [_channel(name) for name in channel_list(channels)]
+        text = data if isinstance(data, str) else self._dumps(data)
+        event: dict[str, Any] = {"name": _event_name(event_name)}
+        if any(map(rules.is_encrypted, names)):
+            if len(names) > 1:
+                raise ValueError(
+                    f"An encrypted channel must be an event's only one; here are {len(names)}:"
+                    " trigger the event for each channel."
+                )
+            text = self._encrypted(names[0], text)
+        event["data"] = self._expect_size(event_name, text)
+        if socket_id:
+            event["socket_id"] = expect_socket_id(socket_id)
+        event.update(_info(info or ()))
+        size = rules.CHANNELS_PER_EVENT
+        return [
+            {**event, "channels": names[start : start + size]}
+            for start in range(0, len(names), size)
+        ]
+
+    def _batched(self, event: Mapping[str, Any], already_encoded: bool) -> dict[str, Any]:
+        if not isinstance(event, Mapping):
+            raise TypeError(f"Each event of a batch should be a dict; one is {_kind(event)}.")
+        for key in ("channel", "name", "data"):
+            if key not in event:
+                raise ValueError(
+                    f"An event of a batch lacks {key!r}; it has {', '.join(map(repr, event))}."
+                )
+        for key in event:
+            if key not in ("channel", "name", "data", "socket_id", "info"):
+                raise ValueError(
+                    f"An event of a batch has the unknown key {key!r}. The keys are channel,"
+                    " name, data, socket_id and info."
+                )
+        channel, data = _channel(event["channel"]), event["data"]
+        if already_encoded:
+            text = _text(data, "data")
+        else:
+            text = data if isinstance(data, str) else self._dumps(data)
+            if rules.is_encrypted(channel):
+                text = self._encrypted(channel, text)
+        batched = {
+            "channel": channel,
+            "name": _event_name(event["name"]),
+            "data": self._expect_size(event["name"], text),
+        }
+        if event.get("socket_id"):
+            batched["socket_id"] = expect_socket_id(event["socket_id"])
+        return {**batched, **_info(event.get("info") or ())}
+
+    def _dumps(self, data: Any) -> str:
+        return refuse_nan(json.dumps(data, cls=self._json_encoder, ensure_ascii=False))
+
+    def _encrypted(self, channel: str, text: str) -> str:
+        self.expect_master_key(channel)
+        return json.dumps(encrypt(channel, text, self._encryption_master_key))
+
+    def expect_master_key(self, channel: str) -> None:
+        if self._encryption_master_key is None:
+            raise ValueError(
+                f"The encrypted channel {channel!r} needs {MASTER_KEY}; it is not set."
+            )
+
+    def _expect_size(self, event_name: str, text: str) -> str:
+        most = self.max_event_bytes
+        # No character takes more than four bytes, so most texts need no counting.
+        if most is not None and len(text) * 4 > most:
+            size = len(text.encode("utf-8", "surrogatepass"))
+            if size > most:
+                raise ValueError(
+                    f"The data of the event {event_name!r} has {size} bytes in UTF-8. At most"
+                    f" {most} are taken: PUSHER_MAX_EVENT_BYTES."
+                )
+        return text
+
+    def publish(self, calls: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+        """Make several calls, in order, and give one answer; a coroutine if the backend does."""
+        first = self.call(POST, *calls[0])
+        if inspect.isawaitable(first):
+            return self._publish_rest(first, calls[1:])
+        return _joined([first, *(self.call(POST, *call) for call in calls[1:])])
+
+    async def _publish_rest(
+        self, first: Awaitable[Any], calls: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> Any:
+        return _joined([await first, *[await self.call(POST, *call) for call in calls]])
+
+    def call(self, method: str, resource: str, params: Mapping[str, Any]) -> Any:
+        path = f"{self.path}/apps/{self.app_id}/{resource}"
+        return self.http.send_request(Request(self, method, path, params))
+
+
+def channel_list(channels: Any) -> list[Any]:
+    """The channels of an event, each once, as a list.
+
+    :raises ValueError: for none, and ``TypeError`` for what is no text and no iterable of it.
+    """
+    if isinstance(channels, (str, bytes)):
+        return [channels]
+    if isinstance(channels, Mapping) or not isinstance(channels, Iterable):
+        raise TypeError(
+            f"The channels should be a name or several names; this is {_kind(channels)}."
+        )
+    names = list(dict.fromkeys(channels))
+    if not names:
+        raise ValueError("There are no channels to publish to: name at least one.")
+    return names
+
+
+def _channel(name: Any) -> str:
+    text = _text(name, "A channel's name")
+    bare = text.removeprefix(rules.SERVER_TO_USER)
+    if len(text) > rules.NAME_LENGTH or not rules.is_channel_name(bare):
+        raise ValueError(
+            f"A channel's name has 1 to {rules.NAME_LENGTH} of the characters"
+            f" {rules.CHARACTERS}; this is {text[: rules.NAME_LENGTH]!r}."
+        )
+    if not text.startswith(_KINDS) and text.lower().startswith(_KINDS):
+        warnings.warn(
+            f"{text!r} is a public channel: capitals count, so it is not of the kind that"
+            f" {text.lower()!r} is.",
+            stacklevel=6,
+        )
+    return text
+
+
+def _user_id(value: Any) -> str:
+    user_id = text_id(value)
+    if not rules.is_user_id(user_id):
+        raise ValueError(
+            f"A user's id is a number, or text of 1 to {rules.USER_ID_LENGTH} of the characters"
+            f" {rules.CHARACTERS}; this is {user_id!r:.300}."
+        )
+    return str(user_id)
+
+
+def text_id(value: Any) -> Any:
+    """An id as Channels has it, text, where an application has a number or a UUID."""
+    is_other = isinstance(value, (Number, UUID)) and not isinstance(value, bool)
+    return str(value) if is_other else value
+
+
+def _event_name(name: Any) -> str:
+    text = _text(name, "An event's name")
+    if not 1 <= len(text) <= rules.EVENT_NAME_LENGTH:
+        raise ValueError(
+            f"An event's name has 1 to {rules.EVENT_NAME_LENGTH} characters; this has {len(text)}."
+        )
+    return text
+
+
+def expect_socket_id(value: Any) -> str:
+    text = _text(value, "A socket id")
+    if not rules.is_socket_id(text):
+        raise ValueError(
+            "A socket id is two numbers of at most"
+            f" {rules.SOCKET_ID_DIGITS} digits, joined by a dot; this is {text!r:.100}."
+        )
+    return text
+
+
+def _info(attributes: Iterable[str]) -> dict[str, str]:
+    names = [attributes] if isinstance(attributes, str) else list(attributes)
+    return {"info": ",".join(_text(name, "Each attribute") for name in names)} if names else {}
+
+
+def _text(value: Any, what: str) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, str):
+        raise TypeError(f"{what} should be text; this is {_kind(value)}.")
+    return value
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__name__}"
+
+
+def refuse_nan(text: str) -> str:
+    """A JSON text without the numbers that Python writes and no other parser reads.
+
+    :raises ValueError: for NaN and the infinities.
+    """
+    if "NaN" in text or "Infinity" in text:
+        json.loads(text, parse_constant=_refuse_constant)
+    return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON: no browser could read it. Send None or text instead.")
+
+
+def _joined(answers: list[Any]) -> Any:
+    """The answers of several calls, as one call would have answered."""
+    answer = answers[0]
+    for other in answers[1:]:
+        for key, value in other.items():
+            if key not in answer:
+                answer[key] = value
+            elif isinstance(value, dict):
+                answer[key].update(value)
+            else:
+                answer[key] += value
+    return answer
+
+
+# -- JSON by the application's provider -----------------------------------------------------------
+
+
+def json_classes(app: Flask) -> dict[str, Any]:
+    """The client's encoder and decoder: the application's own ``json_encoder`` and
+    ``json_decoder``, as Flask had them before 2.3, or what goes through its ``app.json``."""
+    provider = _Provider(app)
+    return {
+        "json_encoder": getattr(app, "json_encoder", None) or provider.encoder,
+        "json_decoder": getattr(app, "json_decoder", None) or provider.decoder,
+    }
+
+
+class _Provider:
+    """The JSON provider of an application, which a copy keeps and a pickle leaves behind."""
+
+    def __init__(self, app: Flask | None) -> None:
+        self.app = app
+
+    def __deepcopy__(self, memo: Any) -> _Provider:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"app": None}
+
+    def encoder(self, **options: Any) -> _Encoder:
+        return _Encoder(self._json, options["ensure_ascii"])
+
+    def decoder(self, **_options: Any) -> _Decoder:
+        return _Decoder(self._json)
+
+    @property
+    def _json(self) -> Any:
+        if self.app is None:  # unpickled: the current application's, if there is one
+            from flask import json as flask_json
+
+            return flask_json
+        return self.app.json
+
+
+class _Encoder(NamedTuple):
+    provider: Any
+    ensure_ascii: bool
+
+    def encode(self, value: Any) -> str:
+        try:
+            # Keys of two types cannot be sorted, and escapes count against an event's size.
+            return str(self.provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False))
+        except TypeError:  # a provider may take no options, or not these
+            return str(self.provider.dumps(value))
+
+
+class _Decoder(NamedTuple):
+    provider: Any
+
+    def decode(self, text: str) -> Any:
+        return self.provider.loads(text)
+
+
+# -- The transport --------------------------------------------------------------------------------
+
+Observer = Callable[[Request], Any]
+
+
+class Transport:
+    """What a client sends through: the backend, whose answers and errors it checks; or an observer
+    that answers in its place, while events are recorded."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.observers: Callable[[], Observer | None] = _nobody
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observers": _nobody}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Transport:
+        copied = Transport(copy.deepcopy(self.backend, memo))
+        copied.observers = self.observers
+        return copied
+
+    def send_request(self, request: Request) -> Any:
+        observer = self.observers()
+        if observer is not None:
+            answer = observer(request)
+            is_async = inspect.iscoroutinefunction(self.backend.send_request)
+            return _ready(answer) if is_async else answer
+        try:
+            answer = self.backend.send_request(request)
+        except Exception as error:  # noqa: BLE001 - each backend has its own
+            raise _told(error, request) from _without_query(error)
+        return self._awaited(answer, request) if inspect.isawaitable(answer) else accepted(answer)
+
+    async def _awaited(self, answer: Awaitable[Any], request: Request) -> Any:
+        try:
+            found = await answer
+        except Exception as error:  # noqa: BLE001 - each backend has its own
+            raise _told(error, request) from _without_query(error)
+        return accepted(found)
+
+
+def _nobody() -> None:
+    return None
+
+
+async def _ready(answer: Any) -> Any:
+    return answer
+
+
+def accepted(answer: Any) -> Any:
+    """An answer of the API that is no refusal.
+
+    soketi's refusals have status 200, and the status that they should have in their body.
+
+    :raises PusherError: for a refusal, and for what is no answer of Channels.
+    """
+    if answer is not None and not isinstance(answer, dict):
+        raise PusherError(
+            f"The answer is not one of Channels, but {_kind(answer)}. Is it a Channels server that"
+            " PUSHER_HOST and PUSHER_PORT name?"
+        )
+    if answer and "error" in answer:
+        status = answer.get("code")
+        if isinstance(status, int) and status >= 400:
+            process_response(status, answer["error"])
+    return answer
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of a refusal; None where the error has none."""
+    for kind, status in ((PusherBadRequest, 400), (PusherBadAuth, 401), (PusherForbidden, 403)):
+        if isinstance(error, kind):
+            return status
+    found = re.match(r"([1-5][0-9][0-9]): ", str(error))
+    return int(found[1]) if found else None
+
+
+class Backend(RequestsBackend):  # type: ignore[misc]
+    """The client's adapter for ``requests``, for processes that fork and servers that hang up.
+
+    A connection is kept for each thread that publishes at once. A forked process opens its own,
+    and one that breaks before an answer is tried once more, on a new connection: the server may
+    have had the event already, and then has it twice. A timeout is not tried again.
+    """
+
+    connections: ClassVar[int] = 1000
+    """How many connections are kept at most; a further one is closed after its answer."""
+    takes: ClassVar[tuple[str, ...]] = ("auth", "cert", "cookies", "hooks", "proxies", "verify")
+    """The options, which are those of ``requests``; what else that has is the client's."""
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        for name in options:
+            if name not in self.takes:
+                raise TypeError(f"{name!r} is none of {', '.join(self.takes)}")
+        self.client = client
+        self.options = options
+        self._kept: tuple[int, requests.Session] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def send_request(self, request: Request) -> Any:
+        try:
+            response = self._send(request, self.session)
+        except requests.ConnectionError as error:
+            if not _broke(error):
+                raise
+            self._kept = None
+            response = self._send(request, self.session)
+        return _content(response)
+
+    @property
+    def session(self) -> requests.Session:
+        """This process's connections. They are published by one assignment, so that no thread
+        sees half of them."""
+        kept = self._kept
+        if kept is None or kept[0] != os.getpid():
+            session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
+            kept = self._kept = (os.getpid(), session)
+        return kept[1]
+
+    def _send(self, request: Request, session: requests.Session) -> requests.Response:
+        options = {"timeout": self.client.timeout, "allow_redirects": False, **self.options}
+        if is_loopback(self.client.host):
+            options.setdefault("proxies", {"http": None, "https": None, "all": None})
+        return session.request(
+            request.method, request.url, headers=request.headers, data=request.body, **options
+        )
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "[::1]") or host.startswith("127.")
+
+
+def _content(response: requests.Response) -> Any:
+    body = response.content.decode("utf-8", "replace")
+    if response.status_code not in (200, 202):
+        return process_response(response.status_code, body)
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if answer is None:
+        raise PusherError(
+            f"The answer, of status {response.status_code}, is not one of Channels:"
+            f" {' '.join(body.split())[:100]!r}. Is it a Channels server that PUSHER_HOST and"
+            " PUSHER_PORT name?"
+        )
+    return answer
+
+
+def _broke(error: requests.ConnectionError) -> bool:
+    """Whether a connection was there, and broke before an answer came."""
+    return any(isinstance(one, (ProtocolError, ssl.SSLEOFError)) for one in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it was made of: requests' and urllib3's wrap each other."""
+    found: list[BaseException] = [error]
+    for one in found:
+        inner = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+        found += [each for each in inner if isinstance(each, BaseException) and each not in found]
+    return iter(found)
+
+
+def _told(error: Exception, request: Request) -> PusherError:
+    """What a backend's exception is to the caller."""
+    if isinstance(error, PusherError):
+        return error
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return PusherError(f"{request.base_url} gave what is not an answer of Channels: {error}")
+    happened, look = _in_words(error, request)
+    told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
+    told.timed_out = _timed_out(error)
+    return told
+
+
+def _timed_out(error: Exception) -> bool:
+    causes = list(_causes(error))
+    if any(isinstance(one, requests.ConnectTimeout) for one in causes):
+        return False
+    return any("Timeout" in type(one).__name__ or isinstance(one, TimeoutError) for one in causes)
+
+
+def _in_words(error: Exception, request: Request) -> tuple[str, str]:
+    causes = list(_causes(error))
+    host, timeout = request.client.host, request.client.timeout
+
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(one, kinds) for one in causes)
+
+    if has(ssl.SSLCertVerificationError):
+        return (
+            "its certificate is not trusted",
+            'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.',
+        )
+    if has(socket.gaierror) or "NameResolutionError" in {type(one).__name__ for one in causes}:
+        return (
+            f"the name {host} is not known",
+            "Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?",
+        )
+    if has(ConnectionRefusedError):
+        if is_loopback(host):
+            return (
+                "nothing listens there",
+                "Is the local server running? 'flask pusher serve' starts it.",
+            )
+        return "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
+    if _timed_out(error) or has(requests.Timeout):
+        return f"it took longer than {timeout:g} seconds", "PUSHER_TIMEOUT is how long to wait."
+    if has(ProtocolError, ssl.SSLEOFError):
+        return "the connection broke", "Is it a Channels server, and does PUSHER_SSL fit it?"
+    text = " ".join(_scrubbed(str(error)).split())
+    return f"{type(error).__name__}: {text}", "Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
+
+
+def _without_query(error: Exception) -> Exception | None:
+    """A backend's exception, which names the signed URL, without the query. None for a refusal,
+    which is raised again as it is."""
+    if isinstance(error, PusherError):
+        return None
+    for one in _causes(error):
+        one.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in one.args)
+    return error
+
+
+def _scrubbed(text: str) -> str:
+    return re.sub(r"\?[^\s'\"]*auth_signature=[^\s'\"]*", "?...", text)
+
+
+def _scrub_record(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in record.args)
+    return True
+
+
+# urllib3 tells the whole URL at DEBUG; a signed one is good for ten minutes.
+logging.getLogger("urllib3.connectionpool").addFilter(_scrub_record)
+
+
+# -- Without a service ----------------------------------------------------------------------------
+
+
+class LogBackend:
+    """``PUSHER_BACKEND = "log"``: sends nothing, and logs what it would send."""
+
+    def __init__(self, client: Any, logger: logging.Logger | None = None) -> None:
+        self.client = client
+        self.logger = logger or logging.getLogger("flask_pusher")
+
+    def send_request(self, request: Request) -> dict[str, Any]:
+        for event in events_of(request):
+            self.logger.info(
+                "Not published, PUSHER_BACKEND is 'log': %r on %s: %s",
+                event["name"],
+                " ".join(event["channels"]),
+                event["data"],
+            )
+        if not events_of(request):
+            self.logger.info(
+                "Not asked, PUSHER_BACKEND is 'log': %s %s", request.method, request.path
+            )
+        return answer_of(request, {})
+
+
+def resource_of(request: Request) -> list[str]:
+    """The parts of a request's path behind ``/apps/APP_ID``."""
+    return str(request.path)[len(request.client.path) :].split("/")[3:]
+
+
+def events_of(request: Request) -> list[dict[str, Any]]:
+    """The events that a request publishes, each with its ``channels``."""
+    resource = resource_of(request)
+    if request.method == POST and resource == ["batch_events"]:
+        return [{**event, "channels": [event["channel"]]} for event in request.params["batch"]]
+    return [dict(request.params)] if request.method == POST and resource == ["events"] else []
+
+
+Channels = Mapping[str, "int | Sequence[str]"]
+"""What the channels hold: how many subscribers, or, for presence channels, the members' ids."""
+
+
+def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
+    """What a service would answer on which these channels are all that is occupied."""
+    resource, params = resource_of(request), request.params
+    if request.method == POST:
+        return _answer_to_events(resource, params, channels)
+    info = params.get("info", "").split(",")
+    if resource == ["channels"]:
+        prefix = params.get("filter_by_prefix", "")
+        return {
+            "channels": {
+                name: _attributes(name, channels, info)
+                for name in channels
+                if name.startswith(prefix)
+            }
+        }
+    name = resource[1]
+    if resource[2:] == ["users"]:
+        members = channels.get(name, ())
+        return {"users": [] if isinstance(members, int) else [{"id": str(one)} for one in members]}
+    return {"occupied": _count(channels, name) > 0, **_attributes(name, channels, info)}
+
+
+def _answer_to_events(
+    resource: list[str], params: Mapping[str, Any], channels: Channels
+) -> dict[str, Any]:
+    if resource == ["batch_events"] and any("info" in event for event in params["batch"]):
+        return {
+            "batch": [
+                _attributes(event["channel"], channels, event.get("info", "").split(","))
+                for event in params["batch"]
+            ]
+        }
+    if resource == ["events"] and "info" in params:
+        info = params["info"].split(",")
+        return {
+            "channels": {name: _attributes(name, channels, info) for name in params["channels"]}
+        }
+    return {}
+
+
+def _attributes(name: str, channels: Channels, info: list[str]) -> dict[str, int]:
+    count = _count(channels, name)
+    known = {"subscription_count": count}
+    if rules.is_presence(name):
+        known["user_count"] = count
+    return {attribute: known[attribute] for attribute in info if attribute in known}
+
+
+def _count(channels: Channels, name: str) -> int:
+    found = channels.get(name, 0)
+    return found if isinstance(found, int) else len(found)

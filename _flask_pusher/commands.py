@@ -1,0 +1,323 @@
+"""``flask pusher ...``."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from flask import Blueprint, Flask, current_app, url_for
+from flask.cli import with_appcontext
+from pusher.errors import PusherError
+
+from _flask_pusher import rules
+from _flask_pusher.client import Client, status_of
+from _flask_pusher.handlers import ChannelHandlers
+from _flask_pusher.publisher import complete
+from _flask_pusher.routes import Binding
+from _flask_pusher.settings import TABLE, is_default_backend
+
+_HIDDEN = "(set, not shown)"
+_SECRETS = ("secret", "encryption_master_key", "encryption_master_key_base64", "extra_tokens")
+
+
+def add_commands(blueprint: Blueprint) -> None:
+    """Give a blueprint the commands, which are a group of its name."""
+    blueprint.cli.help = "Pusher Channels: look at it, publish, run a local server."
+    for function in (check, trigger, channels, users, serve):
+        blueprint.cli.add_command(function)
+
+
+def _command(function: Callable[..., None]) -> click.Command:
+    return click.command(function.__name__)(with_appcontext(function))
+
+
+def _binding() -> Binding:
+    binding: Binding = current_app.extensions["flask_pusher"]
+    return binding
+
+
+# -- check ----------------------------------------------------------------------------------------
+
+
+@_command
+@click.option(
+    "--webhooks",
+    "webhook_url",
+    metavar="URL",
+    help="Post a signed webhook without events there, as the service would, and say what happens.",
+)
+def check(webhook_url: str | None) -> None:
+    """Show what is set and declared, and try the settings on the server."""
+    binding = _binding()
+    for key, value in _in_force(binding):
+        click.echo(f"{key:38}{value}")
+    _show_handlers(binding)
+    _show_page(binding)
+    if webhook_url is not None:
+        _probe(binding.client, webhook_url)
+    with _api_errors(binding.client):
+        complete(binding.client.channels_info())["channels"]
+    click.echo(f"\n{_base_url(binding.client)} accepts these credentials.")
+
+
+def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
+    """Each setting, with the value that is in force."""
+    settings, client = binding.settings, binding.client
+    known = {
+        "host": client.host,
+        "port": client.port,
+        "ssl": client.ssl,
+        "backend": "requests" if is_default_backend(settings) else type(client.http).__name__,
+        "client_options": json.dumps(settings.client_options, default=repr),
+        "backend_options": ", ".join(settings.backend_options) or "(not set)",
+    }
+    for row in TABLE:
+        value = known.get(row.field, getattr(settings, row.field))
+        if row.field in _SECRETS and value:
+            value = _HIDDEN
+        yield row.key, "(not set)" if value in (None, "", {}) else value
+
+
+def _show_handlers(binding: Binding) -> None:
+    authorisation, webhooks = binding.authorisation, binding.webhooks.webhooks
+    click.echo(f"\nWho may subscribe, asked at {_url('pusher.auth')}:")
+    _show_channel_handlers(authorisation.auth_handlers.declared, "nobody: declare @pusher.auth")
+    click.echo("What members see of each other:")
+    _show_channel_handlers(
+        authorisation.data_handlers.declared, "the socket id: declare @pusher.channel_data"
+    )
+    user_auth = authorisation.user_auth_slot.handler
+    click.echo(f"Who the user is, asked at {_url('pusher.user_auth')}:")
+    click.echo(
+        f"  {_named(user_auth) if user_auth else 'nobody signs in: declare @pusher.user_auth'}"
+    )
+    click.echo("Webhooks, every kind at one URL, or each group at its own:")
+    every = {name: handlers for name, handlers in webhooks._events.items() if handlers}
+    click.echo(f"  {_url('pusher.events')}")
+    for group, slot in webhooks._groups.items():
+        heard = [slot.handler] if slot.handler else []
+        for name in rules.WEBHOOK_GROUPS[group]:
+            heard += every.get(name, ())
+        names = ", ".join(map(_named, heard)) or "(no handler)"
+        click.echo(f"  {_url(f'pusher.{group}_event')}  {names}")
+    for name in sorted(set(every).difference(rules.WEBHOOK_EVENTS)):
+        click.echo(f"  {name}, which is none of Channels': {', '.join(map(_named, every[name]))}")
+
+
+def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
+    for pattern in declared.patterns:
+        click.echo(f"  {pattern.text:36}  {_named(pattern.handler)}")
+    if declared.bare.handler:
+        click.echo(f"  {'(every other channel)':36}  {_named(declared.bare.handler)}")
+    if not declared:
+        click.echo(f"  {without}")
+
+
+def _named(handler: Any) -> str:
+    name = getattr(handler, "__qualname__", None) or repr(handler)
+    return f"{getattr(handler, '__module__', '')}.{name}".lstrip(".")
+
+
+def _show_page(binding: Binding) -> None:
+    with current_app.test_request_context():
+        options = json.dumps(binding.templates.pusher_options(), default=repr)
+    click.echo(f"A page does: new Pusher({json.dumps(binding.client.key)}, {options})")
+
+
+def _probe(client: Client, url: str) -> None:
+    """Post a webhook as the service does, with no events in it."""
+    import time
+
+    import requests
+
+    from _flask_pusher.webhooks import webhook_headers
+
+    body = json.dumps({"time_ms": time.time_ns() // 1_000_000, "events": []})
+    headers = webhook_headers(client.key, client.secret, body)
+    try:
+        answer = requests.post(
+            url, body, headers=headers, timeout=client.timeout, allow_redirects=False
+        )
+    except (requests.RequestException, ValueError) as error:
+        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+    if answer.ok and answer.status_code < 300:
+        click.echo(f"\n{url} takes webhooks (status {answer.status_code}).")
+        return
+    meanings = {
+        404: "no webhook route is there, or no handler is declared for it",
+        403: "it does not have this application's key and secret, or refuses who calls",
+        400: "something before the application refuses it: CSRF protection, for one. Exempt"
+        " pusher.blueprint",
+        405: "the URL is of another route, which takes no POST",
+    }
+    meaning = meanings.get(answer.status_code, "only 2xx counts; the service sends it again")
+    raise click.ClickException(f"{url} answers {answer.status_code}: {meaning}.")
+
+
+def _url(endpoint: str) -> str:
+    """The URL of a route, whose beginning an application knows if ``SERVER_NAME`` is set."""
+    with current_app.test_request_context():
+        path = url_for(endpoint)
+    if path.startswith("/"):
+        server = current_app.config["SERVER_NAME"] or "YOUR-SITE"
+        return f"{current_app.config['PREFERRED_URL_SCHEME']}://{server}{path}"
+    return path
+
+
+# -- The others -----------------------------------------------------------------------------------
+
+
+@_command
+@click.argument("channel")
+@click.argument("event")
+@click.argument("data", default="{}")
+@click.option("--text", "is_text", is_flag=True, help="Send DATA as text, whatever it looks like.")
+def trigger(channel: str, event: str, data: str, is_text: bool) -> None:
+    """Publish EVENT on CHANNEL. DATA is JSON, or just text; an empty object if left out."""
+    if not is_text:
+        _expect_json(data)
+    client = _binding().client
+    info = [] if rules.is_encrypted(channel) else ["subscription_count"]
+    with _api_errors(client):
+        try:
+            answer = complete(client.trigger(channel, event, data, info=info))
+        except PusherError as error:
+            if status_of(error) != 400:
+                raise
+            answer = complete(client.trigger(channel, event, data))  # a server may count nothing
+    attributes = (answer or {}).get("channels", {}).get(channel, {})
+    count = attributes.get("subscription_count")
+    click.echo(
+        "Published." if count is None else f"Published to {count} subscriber{'s' * (count != 1)}."
+    )
+
+
+def _expect_json(data: str) -> None:
+    if data.strip()[:1] not in ("{", "[", '"'):
+        return
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(
+            f"DATA looks like JSON and is none: {error}. --text sends it as text.",
+            param_hint="DATA",
+        ) from None
+
+
+@_command
+@click.option("--prefix", default="", help="Only channels whose names start with this.")
+def channels(prefix: str) -> None:
+    """List the channels that have subscribers, with the members of presence channels counted."""
+    client = _binding().client
+    if prefix and not rules.is_channel_name(prefix):
+        raise click.BadParameter(f"a channel's name has only the characters {rules.CHARACTERS}")
+    attributes = ["user_count"] if rules.is_presence(prefix) else []
+    with _api_errors(client):
+        found = complete(client.channels_info(prefix, attributes))["channels"]
+        for name in sorted(found):
+            count = (found[name] or {}).get("user_count")
+            click.echo(name if count is None else f"{name}  {count}")
+
+
+@_command
+@click.argument("channel")
+def users(channel: str) -> None:
+    """List the ids of the users on the presence channel CHANNEL."""
+    client = _binding().client
+    with _api_errors(client):
+        for user in complete(client.users_info(channel))["users"]:
+            click.echo(user["id"])
+
+
+@_command
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=6001,
+    show_default=True,
+    help="The port; 0 for a free one.",
+)
+@click.option(
+    "--webhooks",
+    metavar="URL",
+    multiple=True,
+    help="Post webhooks there, to the route for all kinds where the URL has no path.",
+)
+@click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")
+@click.option(
+    "--cert",
+    "certificate",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The file of a certificate, to speak TLS.",
+)
+@click.option(
+    "--key",
+    "private_key",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The file of the certificate's private key.",
+)
+def serve(
+    host: str,
+    port: int,
+    webhooks: tuple[str, ...],
+    quiet: bool,
+    certificate: str | None,
+    private_key: str | None,
+) -> None:
+    """Run a Channels server for this application on this machine, for development."""
+    from _flask_pusher.local import serve as serve_here
+
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    try:
+        serve_here(
+            app,
+            host=host,
+            port=port,
+            quiet=quiet,
+            webhooks=webhooks or None,
+            certificate=certificate,
+            private_key=private_key,
+        )
+    except (ImportError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise click.ClickException(str(error)) from None
+        raise click.ClickException(
+            f"Port {port} of {host} is in use. Is another server running? --port 0 takes a free"
+            " port, and PUSHER_PORT has to be the same."
+        ) from None
+
+
+def _base_url(client: Client) -> str:
+    return f"{client.scheme}://{client.host}:{client.port}{client.path}"
+
+
+@contextmanager
+def _api_errors(client: Client) -> Iterator[None]:
+    """Turn whatever goes wrong with a call to the API into one line for the terminal."""
+    try:
+        yield
+    except PusherError as error:
+        raise click.ClickException(_in_one_line(client, error)) from None
+    except (KeyError, TypeError) as error:
+        raise click.ClickException(
+            f"{_base_url(client)} gave what is not an answer of Channels, without {error}."
+        ) from None
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _in_one_line(client: Client, error: PusherError) -> str:
+    text = " ".join(str(error).split())
+    if status_of(error) is None:
+        return text
+    hint = ""
+    if status_of(error) == 401 and "imestamp" in text:
+        hint = " Is the clock of this machine right? It may differ by ten minutes."
+    return f"{_base_url(client)} refuses: {type(error).__name__}: {text}{hint}"

@@ -1,0 +1,340 @@
+"""Declared handlers, patterns, and which handler a channel has.
+
+How a handler is declared:
+
+===================================  =======================================================
+``auth``, ``channel_data`` and the   the last one declared is called, as in Flask-Pusher 3.0;
+webhook groups that 3.0 had          replacing one when an application is served is warned about
+a pattern, the other webhook         one handler each; another one is a ``ValueError``
+groups, ``user_auth``, ``hand_over``
+``webhooks.event(name)``             any number, called in order
+===================================  =======================================================
+
+The same object again is no second one. Two objects are never taken for one another.
+
+How a pattern matches: a variable reaches to the first place where what follows it in the pattern
+matches too: ``private-<slug>-<int:id>`` finds the last number of ``private-my-shop-7``, and
+``private-<a>-<b>`` divides ``private-x-y-z`` into ``x`` and ``y-z``. Nothing is tried a second
+time, so that no channel's name makes a pattern slow.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
+
+from flask import Flask
+from werkzeug.routing import (
+    BaseConverter,
+    Map,
+    PathConverter,
+    UnicodeConverter,
+    ValidationError,
+    parse_converter_args,
+)
+
+from _flask_pusher import rules
+
+if TYPE_CHECKING:
+    from typing import Concatenate
+
+    from werkzeug.exceptions import HTTPException
+    from werkzeug.wrappers import Response
+
+Handler = Callable[..., Any]
+
+# What handlers take and return. What they may return instead, a view refuses with.
+Refusal = Union["Response", "HTTPException", tuple[Any, int], tuple[Any, int, Any]]
+Consent = Union[bool, Refusal, Awaitable[Union[bool, Refusal]]]
+Data = Union[Mapping[str, Any], Refusal, Awaitable[Union[Mapping[str, Any], Refusal, None]], None]
+
+AuthHandler = TypeVar("AuthHandler", bound="Callable[[str, str], Consent]")
+DataHandler = TypeVar("DataHandler", bound="Callable[[str, str], Data]")
+UserHandler = TypeVar("UserHandler", bound="Callable[[str], Data]")
+HandOver = TypeVar("HandOver", bound="Callable[[list[dict[str, Any]]], object]")
+PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
+PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
+
+
+class AuthDecorator(Protocol):
+    """Declares a handler that is also given its pattern's variables."""
+
+    def __call__(self, handler: PatternAuth, /) -> PatternAuth: ...
+
+
+class DataDecorator(Protocol):
+    """Declares a handler that is also given its pattern's variables."""
+
+    def __call__(self, handler: PatternData, /) -> PatternData: ...
+
+
+_VARIABLE = re.compile(
+    r"<(?:(?P<converter>[A-Za-z_][A-Za-z0-9_]*)(?:\((?P<arguments>[^<>]*)\))?:)?"
+    r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)>"
+)
+_TEXT = ("default", "string")
+
+
+class Slot:
+    """The place of one handler."""
+
+    def __init__(self, decorator: str, *, keeps_the_first: bool) -> None:
+        self.decorator = decorator
+        self.keeps_the_first = keeps_the_first
+        self.is_served = False
+        self.handler: Handler | None = None
+
+    def declare(self, handler: Handler) -> None:
+        expect_callable(handler, self.decorator)
+        if self.handler is not None and self.handler is not handler:
+            if self.keeps_the_first:
+                raise declared_twice(self.decorator)
+            if self.is_served:
+                warnings.warn(
+                    f"{self.decorator} is declared again when an application is served already."
+                    " The new handler answers for every application of this Pusher.",
+                    stacklevel=4,
+                )
+        self.handler = handler
+
+
+def expect_callable(handler: Any, decorator: str) -> None:
+    if not callable(handler):
+        raise TypeError(
+            f"{decorator} is given a function; this is of type {type(handler).__name__}."
+        )
+
+
+def declared_twice(decorator: str) -> ValueError:
+    return ValueError(
+        f"{decorator} is declared twice, and has one handler. Declare it at module level, where it"
+        " runs once; or, if it belongs to one application, make the Pusher in the factory too."
+    )
+
+
+class Pattern(NamedTuple):
+    """A pattern as declared: its text, and what it is without its variables' names."""
+
+    text: str
+    shape: str
+    handler: Handler
+
+
+class ChannelHandlers:
+    """The handlers that one decorator was given: one without a pattern, and one for each."""
+
+    def __init__(self, decorator: str, prefixes: tuple[str, ...]) -> None:
+        self.decorator = decorator
+        self.prefixes = prefixes
+        self.bare = Slot(decorator, keeps_the_first=False)
+        self.patterns: tuple[Pattern, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.bare.handler or self.patterns)
+
+    def declare(self, handler: Any) -> Any:
+        if isinstance(handler, str):
+            self._check(handler)
+
+            def decorator(function: Handler) -> Handler:
+                self._declare_pattern(handler, function)
+                return function
+
+            return decorator
+        if handler is None:
+            raise TypeError(
+                f"{self.decorator}() is given nothing. Write {self.decorator} without parentheses,"
+                f' or a pattern: {self.decorator}("{self.prefixes[-1]}room-<room>").'
+            )
+        self.bare.declare(handler)
+        return handler
+
+    def _declare_pattern(self, text: str, handler: Handler) -> None:
+        expect_callable(handler, self._declaration(text))
+        shape = _shape(text)
+        for pattern in self.patterns:
+            if pattern.shape == shape:
+                if pattern.handler is not handler:
+                    raise declared_twice(self._declaration(text))
+                return
+        self.patterns += (Pattern(text, shape, handler),)
+
+    def _check(self, text: str) -> None:
+        if not text.startswith(self.prefixes):
+            raise ValueError(
+                f"{self._declaration(text)} can match no channel that is asked about. Start the"
+                f" pattern with {' or '.join(self.prefixes)}."
+            )
+        literal = _VARIABLE.sub("", text)
+        if "<" in literal or ">" in literal:
+            raise ValueError(
+                f"{self._declaration(text)} is malformed: a variable is <name> or <converter:name>."
+            )
+        if not rules.is_channel_name(literal):
+            raise ValueError(
+                f"{self._declaration(text)} can match no channel. A name has 1 to"
+                f" {rules.NAME_LENGTH} of the characters {rules.CHARACTERS}."
+            )
+        names = [variable["name"] for variable in _VARIABLE.finditer(text)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self._declaration(text)} is malformed: each name is used once.")
+        if not {"channel_name", "socket_id"}.isdisjoint(names):
+            raise ValueError(
+                f"{self._declaration(text)}: the handler is given channel_name and socket_id"
+                " already, name the variable otherwise."
+            )
+        known = Map.default_converters
+        if all((variable["converter"] or "default") in known for variable in _variables(text)):
+            self.compile(text, Map())  # the others are an application's own: init_app looks there
+
+    def compile(self, text: str, url_map: Map) -> Compiled:
+        """What a pattern matches, with the converters of an application.
+
+        :raises LookupError: for a converter that the application does not have.
+        """
+        try:
+            return _compile(text, url_map)
+        except LookupError as error:
+            raise LookupError(
+                f"{self._declaration(text)}: there is no converter {error.args[0]!r}. Add it to"
+                " app.url_map.converters before init_app(app)."
+            ) from None
+        except (TypeError, ValueError, re.error) as error:
+            raise ValueError(f"{self._declaration(text)} is malformed: {error}.") from None
+
+    def _declaration(self, text: str) -> str:
+        return f"{self.decorator}({text!r})"
+
+
+def _variables(text: str) -> Iterator[re.Match[str]]:
+    return _VARIABLE.finditer(text)
+
+
+def _shape(text: str) -> str:
+    """A pattern without its variables' names: patterns of one shape match the same channels."""
+
+    def without_name(variable: re.Match[str]) -> str:
+        converter = variable["converter"] or "default"
+        arguments = variable["arguments"] or ""
+        return f"<{'' if converter in _TEXT and not arguments else converter}({arguments})>"
+
+    return _VARIABLE.sub(without_name, text)
+
+
+# -- Matching -------------------------------------------------------------------------------------
+
+
+class Compiled(NamedTuple):
+    """A pattern for one application: what it matches, and how its variables are converted."""
+
+    fullmatch: Callable[[str], re.Match[str] | None]
+    converters: Mapping[str, BaseConverter]
+    rank: tuple[int, list[int]]
+    """Sorts before the patterns of the same beginning that are less specific."""
+
+    def match(self, channel: str) -> dict[str, Any] | None:
+        """The variables' values; None where the channel does not match."""
+        found = self.fullmatch(channel)
+        if found is None:
+            return None
+        try:
+            return {
+                name: converter.to_python(found[name])
+                for name, converter in self.converters.items()
+            }
+        except ValidationError:
+            return None
+
+
+def _compile(text: str, url_map: Map) -> Compiled:
+    converters: dict[str, BaseConverter] = {}
+    pieces: list[tuple[str, str]] = []  # each variable's name, and the literal text behind it
+    beginning, position = text.partition("<")[0], 0
+    for variable in _variables(text):
+        if pieces:
+            pieces[-1] = (pieces[-1][0], text[position : variable.start()])
+        position = variable.end()
+        converters[variable["name"]] = _converter(variable, url_map)
+        pieces.append((variable["name"], text[position:]))
+    literal = len(_VARIABLE.sub("", text))
+    weights = [converter.weight for converter in converters.values()]
+    return Compiled(
+        re.compile(re.escape(beginning) + _expression(pieces, converters)).fullmatch,
+        converters,
+        (-literal, weights),
+    )
+
+
+def _converter(variable: re.Match[str], url_map: Map) -> BaseConverter:
+    name = variable["converter"] or "default"
+    arguments, options = parse_converter_args(variable["arguments"] or "")
+    return url_map.converters[name](url_map, *arguments, **options)
+
+
+def _expression(pieces: list[tuple[str, str]], converters: Mapping[str, BaseConverter]) -> str:
+    """A regular expression for the variables, from the first on, and the texts behind them."""
+    runs = [[""]]  # each begins with a variable of any text, except the first
+    for name, literal in pieces:
+        converter = converters[name]
+        if type(converter) in (UnicodeConverter, PathConverter):
+            # The shortest text behind which the rest of its run matches.
+            runs.append([f"(?P<{name}>{converter.regex.rstrip('?')}?){re.escape(literal)}"])
+        else:
+            runs[-1].append(f"(?P<{name}>{converter.regex}){re.escape(literal)}")
+    numbers = count()
+
+    def once(expression: str) -> str:
+        """Found once and never given up: Python writes it ``(?>...)`` from 3.11 on."""
+        number = next(numbers)
+        return f"(?=(?P<_{number}>{expression}))(?P=_{number})"
+
+    closed = ""
+    for text, *others in runs[:-1]:
+        closed += once(text + "".join(map(once, others)))
+    text, *others = runs[-1]
+    return closed + text + "".join(map(once, others[:-1])) + "".join(others[-1:])
+
+
+class _Table(NamedTuple):
+    """What one application's channels find: made once from what is declared, and never changed."""
+
+    source: tuple[Pattern, ...]
+    lengths: list[int]
+    by_beginning: Mapping[str, list[tuple[Compiled, Pattern]]]
+
+
+class Matcher:
+    """Finds the handler of a channel, with the converters of one application."""
+
+    def __init__(self, declared: ChannelHandlers, app: Flask) -> None:
+        self.declared = declared
+        self.app = app
+        self._table = self._build()
+
+    def _build(self) -> _Table:
+        """The longest text that patterns have before their first variable is tried first, as Flask
+        tries the literal parts of a path before the variable ones."""
+        source = self.declared.patterns
+        found: dict[str, list[tuple[Compiled, Pattern]]] = {}
+        for pattern in source:
+            compiled = self.declared.compile(pattern.text, self.app.url_map)
+            found.setdefault(pattern.text.partition("<")[0], []).append((compiled, pattern))
+        for alike in found.values():
+            alike.sort(key=lambda one: one[0].rank)
+        return _Table(source, sorted(set(map(len, found)), reverse=True), found)
+
+    def find(self, channel: str) -> tuple[Handler, Mapping[str, Any]] | None:
+        """The handler for a channel, and the values of its pattern's variables."""
+        table = self._table
+        if table.source is not self.declared.patterns:
+            table = self._table = self._build()
+        for length in table.lengths:
+            for compiled, pattern in table.by_beginning.get(channel[:length], ()):
+                variables = compiled.match(channel)
+                if variables is not None:
+                    return pattern.handler, variables
+        bare = self.declared.bare.handler
+        return (bare, {}) if bare else None

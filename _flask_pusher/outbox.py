@@ -1,0 +1,324 @@
+"""What is deferred, and the rule of when it leaves.
+
+===============================================  ==============================================
+where ``defer`` is called                        when the event leaves
+===============================================  ==============================================
+anywhere in a request of the application, in     when the server has closed the response, unless
+copies of its context and teardown too           its status is 400 or more, or an exception left
+                                                 the application
+while a streamed response is produced            when that is closed, unless the stream raised
+after the response was closed, in a copy of its  when that copy's context ends, unless an exception
+context                                          ended it
+in an application context outside of a request   when that context ends, unless an exception ended
+                                                 it
+===============================================  ==============================================
+
+One place knows how a request ended: the middleware around ``app.wsgi_app``, which sees the final
+status, the exceptions and the close. A client that leaves is no failure.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask import Flask, Response, g, has_request_context, request
+from flask.signals import appcontext_tearing_down
+
+from _flask_pusher.client import Client
+from _flask_pusher.handlers import Slot
+from _flask_pusher.publisher import Wire, is_telling, publish_here, publisher
+from _flask_pusher.recording import Recording, Recordings
+from _flask_pusher.transactions import Fate, Followed
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_call: ContextVar[Outbox | None] = ContextVar("flask_pusher_call", default=None)
+"""The outbox of the WSGI call that runs, for functions whose request's context is gone."""
+
+
+class Entry:
+    """A deferred event, the recordings it belongs to, and the transaction whose fate it shares."""
+
+    __slots__ = ("event", "fate", "recordings")
+
+    def __init__(self, event: Wire, recordings: list[Recording] | None, fate: Fate | None) -> None:
+        self.event = event
+        self.recordings = recordings
+        """Where it goes in place of the service; None: to the service."""
+        self.fate = fate
+
+    @property
+    def may_leave(self) -> bool:
+        return self.fate is None or self.fate.allows()
+
+
+class Outboxes:
+    """What one application defers."""
+
+    def __init__(
+        self,
+        app: Flask,
+        client: Client,
+        mode: str,
+        recordings: Recordings,
+        followed: Followed,
+        hand_over: Slot,
+    ) -> None:
+        self.app = app
+        self.client = client
+        self.has_thread = mode == "thread"
+        self.recordings = recordings
+        self.followed = followed
+        self.hand_over = hand_over
+        self.key = f"flask_pusher.outbox.{id(self)}"
+
+    def watch(self) -> None:
+        """See how each request of the application ends."""
+        self.app.wsgi_app = Middleware(self, self.app.wsgi_app)  # type: ignore[method-assign]
+        self.app.after_request(self._note_stream)
+
+    def defer(self, events: Iterable[Wire]) -> None:
+        recordings = self.recordings.of(self.client) or None
+        fate = self.followed.in_progress()
+        for event in events:
+            entry = Entry(event, recordings and list(recordings), fate)
+            for outbox in self._here():
+                if outbox.add(entry):
+                    outbox.prepare()
+                    break
+            else:  # the response was closed, and so was its context: nothing ends any more
+                self.leave([entry], here=True)
+
+    def _here(self) -> Iterator[Outbox]:
+        """The outboxes that an event of this place may go into, the first that is open."""
+        of_request = request.environ.get(self.key) if has_request_context() else _call.get()
+        if of_request is not None and of_request.owner is self:
+            yield of_request
+            if of_request.g is g._get_current_object():
+                return
+        if self.key not in g:
+            setattr(g, self.key, Outbox(self, is_of_request=False))
+            appcontext_tearing_down.connect(self._end_context, self.app)
+        yield g.get(self.key)
+
+    def _note_stream(self, response: Response) -> Response:
+        """A stream may defer when the application has long returned."""
+        outbox: Outbox | None = request.environ.get(self.key)
+        if outbox is not None:
+            outbox.g = g._get_current_object()
+            outbox.is_streamed = response.is_streamed and not response.direct_passthrough
+        return response
+
+    def _end_context(self, _app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
+        """An application context ends, with what was deferred in it outside of a request."""
+        outbox: Outbox | None = g.pop(self.key, None)
+        if outbox is not None:
+            if exc is not None and not _is_success(exc):
+                outbox.fail()
+            outbox.close(here=True)
+
+    def leave(self, entries: list[Entry], *, here: bool) -> None:
+        """Let events go where they belong.
+
+        :param here: publish in this thread, which waits for the answer.
+        """
+        events = []
+        for entry in entries:
+            if not entry.may_leave:
+                continue
+            if entry.recordings is None:
+                events.append(entry.event)
+            for recording in entry.recordings or ():
+                recording.add(self.client, entry.event)
+        if not events:
+            return
+        if is_telling():
+            publish_here(self.app, self.client, events)
+        elif not self._handed_over(events):
+            self._publish(events, here)
+
+    def _handed_over(self, events: list[Wire]) -> bool:
+        handler = self.hand_over.handler
+        if handler is None:
+            return False
+        calls = [dict(event) for event in events]
+        try:
+            with self.app.app_context():
+                self.app.ensure_sync(handler)(calls)
+        except Exception:
+            self.app.logger.exception(
+                "@pusher.hand_over raised an exception, so that deferred events are published"
+                " by the publisher."
+            )
+            return False
+        return True
+
+    def _publish(self, events: list[Wire], here: bool) -> None:
+        if here or not self.has_thread or not publisher().start():
+            publish_here(self.app, self.client, events)
+        else:
+            publisher().submit(self.app, self.client, events)
+
+
+class Outbox:
+    """The events that one WSGI call, or one application context, has deferred so far."""
+
+    def __init__(self, owner: Outboxes, *, is_of_request: bool) -> None:
+        self.owner = owner
+        self.is_of_request = is_of_request
+        self.g: Any = None
+        """The ``g`` of the request, whose context ends with the response."""
+        self.status = ""
+        self.is_streamed = False
+        self.has_failed = False
+        self.is_closed = False
+        self._entries: list[Entry] = []
+        # Another thread may defer in a copy of the context while the response is closed.
+        self._lock = threading.Lock()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._entries
+
+    def add(self, entry: Entry) -> bool:
+        """Take an event, unless it is too late."""
+        with self._lock:
+            if self.is_closed:
+                return False
+            self._entries.append(entry)
+        for recording in entry.recordings or ():
+            recording.at_end[id(self)] = self.settle
+        return True
+
+    def prepare(self) -> None:
+        """Have the publisher run before a response could be dropped."""
+        if self.is_of_request and self.owner.has_thread:
+            publisher().start()
+
+    def fail(self) -> None:
+        """Nothing leaves from here any more."""
+        self.has_failed = True
+
+    def settle(self, recording: Recording) -> None:
+        """A recording ends, and has what is undecided by then."""
+        with self._lock:
+            entries = [one for one in self._entries if recording in (one.recordings or ())]
+        for entry in entries:
+            if entry.may_leave and not self.has_failed:
+                recording.add(self.owner.client, entry.event)
+            if entry.recordings is not None:
+                entry.recordings.remove(recording)
+
+    def answer(self) -> None:
+        """The response is ready, or its stream has ended: what is not for the publisher leaves."""
+        if self._is_bad:
+            self.fail()
+        is_handed_over = self.owner.hand_over.handler is not None
+        self._leave(lambda entry: is_handed_over or entry.recordings is not None)
+
+    def close(self, *, here: bool = False) -> None:
+        """It is over, and what is left leaves."""
+        if self._is_bad:
+            self.fail()
+        self.is_closed = True
+        self._leave(lambda _entry: True, here=here)
+
+    @property
+    def _is_bad(self) -> bool:
+        return self.status >= "400"
+
+    def _leave(self, is_asked: Callable[[Entry], bool], *, here: bool = False) -> None:
+        with self._lock:
+            entries = [entry for entry in self._entries if is_asked(entry)]
+            self._entries = [entry for entry in self._entries if not is_asked(entry)]
+        if entries and not self.has_failed:
+            self.owner.leave(entries, here=here)
+
+
+class Middleware:
+    """Around the application: the place that knows how a request ended."""
+
+    def __init__(self, outboxes: Outboxes, wsgi_app: WSGIApplication) -> None:
+        self.outboxes = outboxes
+        self.wsgi_app = wsgi_app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        outbox = environ[self.outboxes.key] = Outbox(self.outboxes, is_of_request=True)
+
+        def start(status: str, *arguments: Any) -> Any:
+            outbox.status = status
+            return start_response(status, *arguments)
+
+        token = _call.set(outbox)
+        try:
+            body = self.wsgi_app(environ, start)
+        except BaseException:
+            outbox.fail()
+            outbox.close()
+            raise
+        finally:
+            _call.reset(token)
+        if outbox.is_streamed:
+            return _Body(body, outbox)
+        if outbox.is_empty:
+            outbox.close()
+            return body
+        outbox.answer()
+        return _Body(body, outbox)
+
+
+class _Body:
+    """The response's body, whose end and close the outbox is told of."""
+
+    def __init__(self, body: Iterable[bytes], outbox: Outbox) -> None:
+        self._body = body
+        self._next = iter(body).__next__
+        self._outbox = outbox
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return self._next()
+        except StopIteration:
+            self._outbox.answer()
+            raise
+        except BaseException:
+            self._outbox.fail()
+            raise
+
+    def close(self) -> None:
+        try:
+            if hasattr(self._body, "close"):
+                self._body.close()
+        except BaseException:
+            self._outbox.fail()
+            raise
+        finally:
+            self._outbox.close()
+
+    def __del__(self) -> None:
+        """Some servers drop the response to a client that left, without closing it: Werkzeug's
+        development server does. Python may do this in the midst of anything, so that no lock can
+        be taken; a queue's ``put`` takes none."""
+        if self._outbox.is_closed or self._outbox.is_empty:
+            return
+        if self._outbox.owner.has_thread:
+            publisher().jobs.put(self._outbox.close)
+        else:
+            self._outbox.close()
+
+
+def _is_success(error: BaseException) -> bool:
+    """Whether this is only how a command or a stream ends early, and nothing went wrong."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code == 0
+    if isinstance(error, SystemExit):
+        return not error.code
+    return isinstance(error, GeneratorExit)

@@ -1,0 +1,128 @@
+"""Recording what is published instead of sending it, for an application's tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from nacl.secret import SecretBox
+from pusher.crypto import generate_shared_secret
+from pusher.http import Request
+
+from _flask_pusher import rules
+from _flask_pusher.client import Channels, Client, Observer, answer_of, events_of
+
+
+class RecordedEvent(NamedTuple):
+    """One event, with its fields in the order of ``Client.trigger``'s arguments.
+
+    .. versionadded:: 4.0
+    """
+
+    channels: list[str]
+    """The names of the channels, one to 100."""
+    name: str
+    """The event's name."""
+    data: Any
+    """The data as a browser's handler is given it: decoded, and decrypted where it was encrypted."""
+    socket_id: str | None
+    """The connection that does not get the event, or None."""
+
+
+class Recording:
+    """A list of events; the client that it is for, None for any; and what is occupied meanwhile."""
+
+    def __init__(self, client: Client | None, channels: Channels) -> None:
+        self.client = client
+        self.channels = channels
+        self.events: list[RecordedEvent] = []
+        self.at_end: dict[int, Callable[[Recording], None]] = {}
+        """Called when the recording ends, for events whose fate is undecided by then."""
+
+    def add(self, client: Client, event: Mapping[str, Any]) -> None:
+        self.events.append(recorded(client, event))
+
+
+class Recordings:
+    """The recordings that one extension's applications are in."""
+
+    def __init__(self) -> None:
+        self._active: tuple[Recording, ...] = ()
+        self._lock = threading.Lock()
+
+    def of(self, client: Client) -> list[Recording]:
+        return [one for one in self._active if one.client is None or one.client is client]
+
+    def watch(self, client: Client) -> None:
+        """Let what a client sends go to the recordings while there are any."""
+        client._transport.observers = lambda: self._observer(client)
+
+    def _observer(self, client: Client) -> Observer | None:
+        recordings = self.of(client) if self._active else []
+        if not recordings:
+            return None
+
+        def observe(request: Request) -> dict[str, Any]:
+            channels: dict[str, Any] = {}
+            for recording in recordings:
+                channels.update(recording.channels)
+            answer = answer_of(request, channels)
+            for event in events_of(request):
+                for recording in recordings:
+                    recording.add(client, event)
+            return answer
+
+        return observe
+
+    @contextmanager
+    def record(self, client: Client | None, channels: Channels | None) -> Iterator[Recording]:
+        recording = Recording(client, _checked(channels or {}))
+        with self._lock:
+            self._active += (recording,)
+        try:
+            yield recording
+        finally:
+            with self._lock:
+                self._active = tuple(one for one in self._active if one is not recording)
+            for settle in list(recording.at_end.values()):
+                settle(recording)
+
+
+def _checked(channels: Channels) -> Channels:
+    for name, content in channels.items():
+        is_members = isinstance(content, (list, tuple)) and rules.is_presence(name)
+        is_count = isinstance(content, int) and not isinstance(content, bool) and content >= 0
+        if not rules.is_channel_name(name) or not (is_members or is_count):
+            raise ValueError(
+                "channels should be a dict of names with the number of their subscribers, or a"
+                f" list of the members' ids on presence channels; it has {name!r}: {content!r}."
+            )
+    return channels
+
+
+def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:
+    """An event of the HTTP API, as a browser would see it."""
+    channels, data = event["channels"], _as_in_browser(event["data"])
+    if rules.is_encrypted(channels[0]) and isinstance(data, dict) and "nonce" in data:
+        secret = generate_shared_secret(
+            channels[0].encode(), client._pusher_client._encryption_master_key
+        )
+        nonce, ciphertext = (base64.b64decode(data[part]) for part in ("nonce", "ciphertext"))
+        data = _as_in_browser(SecretBox(secret).decrypt(ciphertext, nonce).decode())
+    return RecordedEvent(list(channels), event["name"], data, event.get("socket_id"))
+
+
+def _as_in_browser(data: str) -> Any:
+    """What pusher-js makes of an event's data: the JSON value, or the text where it is not JSON."""
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)

@@ -1,0 +1,117 @@
+"""The blueprint's routes, and what one application was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flask import Blueprint, Flask, current_app, has_request_context, request
+from flask.blueprints import BlueprintSetupState
+
+from _flask_pusher import rules
+from _flask_pusher.authorisation import Authorisation
+from _flask_pusher.client import Client
+from _flask_pusher.outbox import Outboxes
+from _flask_pusher.settings import Settings
+from _flask_pusher.templates import Templates
+from _flask_pusher.webhooks import WebhookViews
+
+if TYPE_CHECKING:
+    from flask.sansio.app import App
+    from flask.typing import ResponseReturnValue
+
+_HOST, _SUBDOMAIN = "_pusher_host", "_pusher_subdomain"
+
+
+class Binding(NamedTuple):
+    """What an application was given: ``app.extensions["flask_pusher"]``."""
+
+    settings: Settings
+    client: Client
+    outboxes: Outboxes
+    authorisation: Authorisation
+    webhooks: WebhookViews
+    templates: Templates
+
+
+def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
+    blueprint = Blueprint("pusher", import_name, url_prefix=url_prefix)
+    blueprint.record(_add_routes)
+    blueprint.url_value_preprocessor(_forget_host)
+    return blueprint
+
+
+def refuse_collisions(app: Flask) -> None:
+    """Say what is in the way, before anything of the application is changed.
+
+    :raises RuntimeError: if something is.
+    """
+    if "flask_pusher" in app.extensions:
+        raise RuntimeError(
+            f"The application {app.name!r} has a Pusher already. Make one Pusher, call its"
+            " init_app(app) once for each application, and import it where it is needed."
+        )
+    if "pusher" in app.extensions:
+        raise RuntimeError(
+            f"app.extensions['pusher'] of {app.name!r} holds an object of type"
+            f" {type(app.extensions['pusher']).__name__} already. This extension puts its client"
+            " there: remove yours, or keep it under another name."
+        )
+    if "pusher" in app.blueprints:
+        raise RuntimeError(
+            f"The application {app.name!r} has a blueprint named 'pusher' already, which is what"
+            " this extension's is called. Give yours another name."
+        )
+
+
+def _add_routes(state: BlueprintSetupState) -> None:
+    binding: Binding | None = state.options.get("binding")
+    if binding is None:
+        raise RuntimeError(
+            "pusher.blueprint is registered by pusher.init_app(app), or Pusher(app). Call that in"
+            " place of app.register_blueprint(pusher.blueprint)."
+        )
+    settings, authorisation, webhooks = binding.settings, binding.authorisation, binding.webhooks
+    routes: list[tuple[str, str, Callable[[], ResponseReturnValue]]] = [
+        (settings.auth, "auth", authorisation.auth),
+        (settings.user_auth, "user_auth", authorisation.user_auth),
+        ("/events", "events", webhooks.view(None)),
+    ]
+    routes += [
+        (f"/events/{group}", f"{group}_event", webhooks.view(group))
+        for group in rules.WEBHOOK_GROUPS
+    ]
+    for options in _hosts(state.app):
+        for path, endpoint, view in routes:
+            state.add_url_rule(path, endpoint, view, methods=["POST"], **options)
+
+
+# The routes are at every host that the application answers at, so that a page asks its own.
+
+
+def _hosts(app: App) -> list[dict[str, Any]]:
+    """The options of the rules, one set for each kind of host."""
+    if app.url_map.host_matching:
+        app.url_defaults(_at_the_same_host)
+        return [{"host": f"<{_HOST}>"}]
+    if app.subdomain_matching:
+        app.url_defaults(_at_the_same_subdomain)
+        return [{}, {"subdomain": f"<{_SUBDOMAIN}>"}]
+    return [{}]
+
+
+def _forget_host(_endpoint: str | None, values: dict[str, Any] | None) -> None:
+    for name in (_HOST, _SUBDOMAIN):
+        (values or {}).pop(name, None)
+
+
+def _at_the_same_host(endpoint: str, values: dict[str, Any]) -> None:
+    if endpoint.startswith("pusher.") and has_request_context():
+        values.setdefault(_HOST, request.host)
+
+
+def _at_the_same_subdomain(endpoint: str, values: dict[str, Any]) -> None:
+    if endpoint.startswith("pusher.") and has_request_context():
+        adapter = current_app.create_url_adapter(request)
+        if adapter is not None and adapter.subdomain:
+            values.setdefault(_SUBDOMAIN, adapter.subdomain)
