@@ -164,7 +164,7 @@ def test_an_event_at_the_limit_is_sent(
         (b"", "The body is not JSON"),
         (b"{", "The body is not JSON"),
         (b"\xff", "The body is not JSON"),
-        (b"[" * 10_000, "The body is not JSON: nested too deeply"),
+        (b"[" * 100_000, "The body is not JSON: nested too deeply"),
         (b'{"a":' * 200 + b"1" + b"}" * 200, "The body is not JSON: nested too deeply"),
         (b"[]", "The body is not a JSON object"),
         (b"null", "The body is not a JSON object"),
