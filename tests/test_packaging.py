@@ -21,10 +21,10 @@ import pytest
 TREE = Path(__file__).parents[1]
 VERSION = "4.0.0"
 MODULES = ("flask_pusher", "flask_pusher_local")
-FOLDERS = ("benchmarks", "examples", "tests")
+FOLDERS = ("benchmarks", "docs", "examples", "tests")
 NO_PART = shutil.ignore_patterns(
     *(".git", ".tox", ".venv", ".*_cache", ".hypothesis", "__pycache__", "node_modules"),
-    *("*.egg-info", "*.py[cod]", ".coverage*", "build", "dist"),
+    *("*.egg-info", "*.py[cod]", ".coverage*", "_build", "build", "dist"),
 )
 
 
@@ -63,6 +63,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
         "tests/e2e/node_modules/pusher-js/index.js",
         "examples/chat/node_modules/pusher-js/index.js",
         "tests/.hypothesis/constants/1",
+        "docs/_build/html/index.html",
         "tests/.pytest_cache/README.md",
         ".tox/log/1.log",
     ):
@@ -108,7 +109,7 @@ def test_the_sdist_holds_what_the_tree_holds(release: Release) -> None:
     for name in ("CHANGES.rst", "LICENSE", "README.rst", "pyproject.toml", "setup.py", "tox.ini"):
         assert held[name] == (TREE / name).read_bytes()
     below = {name for name in held if name.startswith(FOLDERS)}
-    litter = re.compile(r"/(__pycache__|node_modules|\.\w+)/")
+    litter = re.compile(r"/(__pycache__|_build|node_modules|\.\w+)/")
     tracked = {
         path.relative_to(release.tree).as_posix()
         for folder in FOLDERS
@@ -120,7 +121,7 @@ def test_the_sdist_holds_what_the_tree_holds(release: Release) -> None:
 
 
 def test_the_sdist_holds_nothing_that_was_made(release: Release) -> None:
-    made = re.compile(r"\.py[co]$|(^|/)(__pycache__|node_modules|\.\w+)/")
+    made = re.compile(r"\.py[co]$|(^|/)(__pycache__|_build|node_modules|\.\w+)/")
     assert [name for name in contents(release.sdist) if made.search(name)] == []
 
 

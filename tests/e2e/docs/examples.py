@@ -1,0 +1,486 @@
+"""What a reader makes of the examples, block by block, in a folder of his own.
+
+The folder begins with the first application, which the README prints. Then each block counts:
+
+========== ==========================================================================================
+python     is added to the end of ``app.py``, and the application starts anew
+html       is put above the first script of ``templates/index.html``
+javascript is added to the end of that page's script
+sh         is run, line by line
+json, ini  can be parsed
+text       is only shown
+========== ==========================================================================================
+
+A block whose first line is a comment that names a file is that file. A ``test_*.py`` has to pass, and
+another module has to start. ``.. invisible-code-block: python`` asserts what the example before it
+did: readers do not see it. It has the names of the application and of :meth:`Project.names`.
+"""
+
+from __future__ import annotations
+
+import configparser
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import requests
+from docutils import nodes
+from docutils.core import publish_doctree
+from flask import Flask, render_template, session
+from flask.testing import FlaskClient
+from sybil import Document, Example, Region
+from sybil.parsers.rest.lexers import DirectiveInCommentLexer, DirectiveLexer
+from werkzeug.serving import make_server
+from werkzeug.test import TestResponse
+
+from flask_pusher import Pusher, RecordedEvent, local_server
+
+from .. import WAIT_SECONDS
+from ..conftest import BROWSER_ARGUMENTS
+from .browser import Browser, Tab
+
+TREE = Path(__file__).parents[3]
+README = TREE / "README.rst"
+PAGES = sorted(TREE.joinpath("docs").rglob("*.rst"))
+SOCKET_ID = "123.456"
+FILE_NAMED = re.compile(r"(?:# |// |\{# |<!-- )([\w./-]+\.\w+)(?: #\}| -->)?\n")
+SERVERS = {
+    "flask pusher serve": r"(?P<host>PUSHER_PORT) = (?P<port>\d+)",
+    "flask run": r"Running on (?P<site>http://\S+)",
+    "gunicorn": r"Listening at: (?P<site>http://\S+)",
+}
+ANY_PORT = {
+    "FLASK_PUSHER_SERVE_PORT": "0",
+    "FLASK_RUN_PORT": "0",
+    "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0",
+}
+
+
+def blocks(document: Document) -> Iterator[Region]:
+    """A parser for Sybil: each block of code, those that are not shown included."""
+    for lexer in (
+        DirectiveLexer("code-block"),
+        DirectiveInCommentLexer("invisible-code-block"),
+    ):
+        for region in lexer(document):
+            region.parsed = region.lexemes["source"].rstrip() + "\n"
+            region.evaluator = lambda example: example.namespace["project"].take(example)
+            yield region
+
+
+def examples_of(path: Path) -> list[Example]:
+    return list(Document.parse(str(path), blocks))
+
+
+def file_of(text: str) -> str | None:
+    """The file that a block's first line names."""
+    named = FILE_NAMED.match(text)
+    return named[1] if named else None
+
+
+class Project:
+    """A reader's folder, and what runs in it."""
+
+    def __init__(self, folder: Path, packages: Path, open_browser: Callable[[], Browser]) -> None:
+        self.folder = folder
+        self.packages = packages
+        self.open_browser = open_browser
+        self.env = {**environment(), **ANY_PORT}
+        self.printed = ""
+        """What the last command printed."""
+        self.module: Any = None
+        self._modules: list[ModuleType] = []
+        self._application = ExitStack()
+        self._commands = ExitStack()
+        self._site: str | None = None
+        for example in examples_of(README):
+            if (file := file_of(example.parsed)) and not file.startswith("test_"):
+                self.write(file, example.parsed)
+        self.load()
+
+    # -- Each kind of block -----------------------------------------------------------------------
+
+    def take(self, example: Example) -> None:
+        text, language = example.parsed, example.region.lexemes["arguments"]
+        if example.region.lexemes["directive"] == "invisible-code-block":
+            self.check(example)
+        elif language == "sh":
+            for line in filter(None, text.replace("\\\n", " ").splitlines()):
+                self.run_line(line)
+        elif language == "json":
+            json.loads(text)
+        elif language == "ini":
+            configparser.ConfigParser().read_string(text)
+        elif language == "text":
+            return
+        elif file := file_of(text):
+            self.write(file, text)
+            self.start(file)
+        else:
+            add = {"python": self.add_python, "javascript": self.add_script, "html": self.add_html}
+            add[language](text)
+
+    def check(self, example: Example) -> None:
+        padding = "\n" * (example.line + example.region.lexemes["source"].line_offset)
+        code = compile(padding + example.parsed, example.path, "exec")
+        exec(code, {**vars(self.module), **self.names()})  # noqa: S102 - what this file is for
+
+    def names(self) -> dict[str, Any]:
+        """What checks may use beside the names of the application."""
+        return {
+            "anybody": lambda: self.app.test_client(),
+            "channel_data": channel_data,
+            "deliver": self.deliver,
+            "log_in": self.log_in,
+            "logged": self.logged,
+            "new_app": new_app,
+            "open_as": self.open_as,
+            "open_tab": self.open_tab,
+            "post": self.post,
+            "printed": self.printed,
+            "project": self,
+            "recording": self.recording,
+            "requests": requests,
+            "subscribe": subscribe,
+            "table_in": table_in,
+            "json": json,
+            "pytest": pytest,
+        }
+
+    def write(self, file: str, text: str) -> None:
+        path = self.folder / file
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text, encoding="utf-8")
+
+    def read(self, file: str) -> str:
+        return (self.folder / file).read_text(encoding="utf-8")
+
+    def start(self, file: str) -> None:
+        name = Path(file).name
+        if name == "app.py":
+            self.load()
+        elif name.startswith("test_"):
+            self.run(sys.executable, "-m", "pytest", "-W", "error", "--rootdir", ".", file)
+            assert re.search(r"\d+ passed", self.printed), self.printed
+        elif name.endswith(".py") and name != "conftest.py":
+            self.import_file(file)
+
+    def add_python(self, text: str) -> None:
+        self.write("app.py", f"{self.read('app.py')}\n\n{text}")
+        self.load()
+
+    def add_html(self, text: str) -> None:
+        page = self.read("templates/index.html")
+        self.write("templates/index.html", page.replace("<script", f"{text}<script", 1))
+
+    def add_script(self, text: str) -> None:
+        before, end, after = self.read("templates/index.html").rpartition("</script>")
+        self.write("templates/index.html", f"{before}{text}{end}{after}")
+
+    # -- The application --------------------------------------------------------------------------
+
+    @property
+    def app(self) -> Flask:
+        app: Flask = self.module.app
+        return app
+
+    @property
+    def pusher(self) -> Pusher:
+        pusher: Pusher = self.module.pusher
+        return pusher
+
+    def load(self) -> None:
+        """Start the application anew, as it now stands in ``app.py``."""
+        self._application.close()
+        self._site = None
+        settings = {name: value for name, value in self.env.items() if name.startswith("FLASK_")}
+        with patch.dict(os.environ, settings):
+            self.module = self.import_file("app.py")
+        self.app.secret_key = self.app.secret_key or "signs the session"
+        self.app.add_url_rule("/as/<user>/<page>", view_func=page_of_user)
+
+    def import_file(self, file: str) -> Any:
+        name = Path(file).stem
+        spec = importlib.util.spec_from_file_location(name, self.folder / file)
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        self._modules.append(module)
+        exec(compile(self.read(file), self.folder / file, "exec"), vars(module))  # noqa: S102
+        return module
+
+    def follow(self, page: str) -> None:
+        """Add what another page shows, which the one at hand goes on with."""
+        for example in examples_of(TREE / page):
+            is_shown = example.region.lexemes["directive"] == "code-block"
+            if is_shown and example.region.lexemes["arguments"] in (
+                "python",
+                "javascript",
+                "html",
+            ):
+                self.take(example)
+
+    def channels(self) -> None:
+        """Have a Channels server, which the application and the commands publish to."""
+        if "FLASK_PUSHER_PORT" not in self.env:
+            server = self._application.enter_context(local_server(self.app, webhooks=True))
+            self.env["FLASK_PUSHER_PORT"] = str(server.port)
+            self._application.callback(self.env.pop, "FLASK_PUSHER_PORT")
+
+    def lose_channels(self) -> None:
+        """Start the application anew with the address of a Channels server that is not there."""
+        self._application.close()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.env["FLASK_PUSHER_PORT"] = str(listener.getsockname()[1])
+        self.load()
+
+    @property
+    def site(self) -> str:
+        """Where the application is served."""
+        if self._site is None:
+            self.channels()
+            site = make_server("127.0.0.1", 0, self.app, threaded=True)
+            thread = threading.Thread(target=site.serve_forever)
+            thread.start()
+            self._application.callback(site.server_close)
+            self._application.callback(thread.join)
+            self._application.callback(site.shutdown)
+            self._site = f"http://127.0.0.1:{site.port}"
+        return self._site
+
+    def open_tab(self, path: str = "/") -> Tab:
+        browser = self.open_browser()
+        tab = browser.open(self.site.rstrip("/") + path)
+        self._application.callback(tab.close)
+        return tab
+
+    def open_as(self, user: str, page: str = "index.html") -> Tab:
+        """Open a template in a browser where this user has logged in."""
+        return self.open_tab(f"/as/{user}/{page}")
+
+    def wait_for_subscriber(self, channel: str) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self.app.app_context():
+            while not self.pusher.client.channel_info(channel)["occupied"]:
+                assert time.monotonic() < deadline, f"Nobody subscribed to {channel}"
+                time.sleep(0.02)
+
+    def post(self, path: str, **form: str) -> requests.Response:
+        """Post a form to the application that is served."""
+        return requests.post(self.site + path, form, timeout=WAIT_SECONDS)
+
+    def log_in(self, user: str) -> FlaskClient:
+        browser = self.app.test_client()
+        assert browser.post("/login", data={"user": user}).status_code == 302
+        return browser
+
+    @contextmanager
+    def recording(self) -> Iterator[list[RecordedEvent]]:
+        with self.app.app_context(), self.pusher.record_events() as events:
+            yield events
+
+    def deliver(
+        self, path: str, app: Flask | None = None, pusher: Pusher | None = None, **event: object
+    ) -> int:
+        """Send a webhook as Channels does, and return the answer's status."""
+        app, pusher = app or self.app, pusher or self.pusher
+        body = json.dumps({"time_ms": round(time.time() * 1000), "events": [event]})
+        with app.app_context():
+            headers = pusher.sign_webhook(body)
+        return app.test_client().post(path, data=body, headers=headers).status_code
+
+    @contextmanager
+    def logged(self) -> Iterator[list[str]]:
+        """The messages that the application logs meanwhile."""
+        said: list[str] = []
+        handler = logging.Handler(logging.DEBUG)
+        handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+        self.app.logger.addHandler(handler)
+        try:
+            yield said
+        finally:
+            self.app.logger.removeHandler(handler)
+
+    def give_tests_a_page(self) -> None:
+        """Add a fixture as pytest-playwright's to ``conftest.py``."""
+        browser = self.open_browser()
+        fixture = PAGE_FIXTURE.format(
+            arguments=BROWSER_ARGUMENTS, chromium=browser.path, packages=str(browser.packages)
+        )
+        self.write("conftest.py", self.read("conftest.py") + fixture)
+
+    # -- Commands ---------------------------------------------------------------------------------
+
+    def run_line(self, line: str) -> None:
+        words = shlex.split(line)
+        if words[0] == "export":
+            for name, _, value in (word.partition("=") for word in words[1:]):
+                self.env[name] = value
+        elif "tox" in words:
+            check_tox(words)
+        elif words[:2] == ["pip", "install"]:
+            check_requirements(words[2:])
+        elif server := next((name for name in SERVERS if line.startswith(name)), None):
+            self.start_server(words, SERVERS[server])
+        else:
+            if words[:2] == ["flask", "pusher"]:
+                self.channels()
+                line = line.replace("http://127.0.0.1:5000", self.site)
+            self.run("sh", "-ec", line)
+
+    def run(self, *command: str) -> None:
+        """Run a command that must succeed."""
+        finished = subprocess.run(
+            [shutil.which(command[0], path=self.env["PATH"]) or command[0], *command[1:]],
+            cwd=self.folder,
+            env=self.env,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        self.printed = finished.stdout
+        assert finished.returncode == 0, f"{command}: {finished.stdout}"
+
+    def start_server(self, words: Sequence[str], ready: str) -> None:
+        """Start a server, which runs until the page ends, and wait for the line it is ready with."""
+        process = subprocess.Popen(
+            [shutil.which(words[0], path=self.env["PATH"]) or words[0], *words[1:]],
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout
+        self._commands.callback(process.wait)
+        self._commands.callback(process.stdout.close)
+        self._commands.callback(process.terminate)
+        killer = threading.Timer(WAIT_SECONDS, process.kill)
+        killer.start()
+        self.printed = ""
+        for line in process.stdout:
+            self.printed += line
+            if found := re.search(ready, line):
+                break
+        else:
+            pytest.fail(f"{words} ended: {self.printed}")
+        killer.cancel()
+        threading.Thread(target=process.stdout.read).start()
+        if "site" in found.groupdict():
+            self._site = found["site"]
+        else:
+            self.env["FLASK_PUSHER_PORT"] = found["port"]
+
+    def close(self) -> None:
+        self._application.close()
+        self._commands.close()
+        for module in self._modules:
+            sys.modules.pop(module.__name__, None)
+
+
+PAGE_FIXTURE = """
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+
+@pytest.fixture
+def page():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path={chromium!r}, args={arguments!r})
+        page = browser.new_page()
+        script = Path({packages!r}, "pusher-js/dist/web/pusher.min.js")
+        page.route(re.compile("https://cdn"), lambda route: route.fulfill(path=script))
+        yield page
+        browser.close()
+"""
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the commands of its Python first, and without settings."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FLASK_", "PUSHER_", "COV_"))
+    }
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def page_of_user(user: str, page: str) -> str:
+    session["user"] = user
+    return render_template(page)
+
+
+def new_app(pusher: Pusher, **settings: object) -> Flask:
+    """An application with credentials of its own."""
+    app = Flask("another")
+    app.config.update(PUSHER_APP_ID="1", PUSHER_KEY="a-key", PUSHER_SECRET="a-secret")
+    app.config.update(settings)
+    pusher.init_app(app)
+    return app
+
+
+def table_in(page: str, number: int = 0) -> list[list[str]]:
+    """The rows of a page's table, without its head."""
+    settings = {"report_level": 5, "file_insertion_enabled": False}
+    text = (TREE / page).read_text(encoding="utf-8")
+    found = list(publish_doctree(text, settings_overrides=settings).findall(nodes.table))
+    (body,) = found[number].findall(nodes.tbody)
+    return [[entry.astext() for entry in row.findall(nodes.entry)] for row in body.children]
+
+
+def subscribe(browser: FlaskClient, channel: str, path: str = "") -> TestResponse:
+    """Ask for a channel as pusher-js does."""
+    form = {"socket_id": SOCKET_ID, "channel_name": channel}
+    return browser.post(f"{path}/pusher/auth", data=form)
+
+
+def channel_data(answer: TestResponse) -> Any:
+    assert answer.json is not None
+    return json.loads(answer.json["channel_data"])
+
+
+def check_requirements(requirements: Sequence[str]) -> None:
+    """What is to be installed exists: it is installed here."""
+    for requirement in requirements:
+        named = re.fullmatch(r"([\w-]+)(?:\[([\w,]+)\])?", requirement)
+        assert named, requirement
+        metadata = importlib.metadata.metadata(named[1])
+        assert metadata["Name"] == named[1]
+        assert set(filter(None, (named[2] or "").split(","))) <= set(
+            metadata.get_all("Provides-Extra", [])
+        )
+
+
+def check_tox(words: Sequence[str]) -> None:
+    """The environments that tox is told to run exist."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(TREE / "tox.ini")
+    if "-e" in words:
+        for name in words[words.index("-e") + 1].split(","):
+            assert f"testenv:{name}" in tox or re.fullmatch(r"py3\d+-latest", name), name
+    else:
+        assert shlex.join(words).replace("'&&'", "&&") in (TREE / ".ci/run").read_text()

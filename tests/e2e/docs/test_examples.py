@@ -1,0 +1,50 @@
+"""Each example of the README and of the documentation does what its page says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+
+from .browser import Browser
+from .examples import PAGES, README, TREE, Project, examples_of
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, packages: Path, open_browser: Callable[[], Browser]
+) -> Iterator[Project]:
+    project = Project(tmp_path, packages, open_browser)
+    yield project
+    project.close()
+
+
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: str(path.relative_to(TREE)))
+def test_the_examples_run(page: Path, project: Project) -> None:
+    def follow() -> None:
+        for example in examples_of(page):
+            example.namespace["project"] = project
+            example.evaluate()
+
+    # Playwright may have an event loop in this thread, beside which a coroutine cannot be run.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(follow).result()
+
+
+def test_a_package_index_can_show_the_readme() -> None:
+    settings = {
+        "file_insertion_enabled": False,
+        "halt_level": 2,
+        "raw_enabled": False,
+        "report_level": 2,
+        "syntax_highlight": "none",
+    }
+    document = publish_doctree(README.read_text("utf-8"), settings_overrides=settings)
+    addresses = [link["refuri"] for link in document.findall(nodes.reference)]
+    assert addresses
+    assert all(address.startswith(("https://", "http://127.0.0.1")) for address in addresses)
+    assert not list(document.findall(nodes.image))  # one of the repository would be broken there
