@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 import unicodedata
+from collections import deque
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -35,6 +36,8 @@ NAME_LENGTH = 24  # characters
 TEXT_LENGTH = 500
 USER_ID_LENGTH = 200  # what Channels takes
 USERS_PER_BROWSER = 8
+WEBHOOKS = "private-webhooks"
+WEBHOOK_FIELDS = ("name", "channel", "user_id", "event", "subscription_count")
 PUSHER_JS = "https://cdn.jsdelivr.net/npm/pusher-js@8.6.0/dist/web/pusher-with-encryption.min.js"
 SECURITY_POLICY = (
     f"default-src 'self'; script-src 'self' {PUSHER_JS}; connect-src http: https: ws: wss:;"
@@ -54,6 +57,9 @@ app.config.update(
     if key.startswith(("PUSHER_", "CHAT_")) or key == "SECRET_KEY"
 )
 pusher = Pusher(app)
+
+# In memory, because this is one process. Several would share a database.
+webhooks: deque[dict[str, Any]] = deque(maxlen=100)
 
 
 class User(NamedTuple):
@@ -106,7 +112,7 @@ def may_enter(channel_name: str, socket_id: str, room: str) -> bool:
     return bool(current_user()) and room in ROOMS and ROOMS[room].is_open
 
 
-@pusher.auth("private-webhooks")
+@pusher.auth(WEBHOOKS)
 def may_watch(channel_name: str, socket_id: str) -> bool:
     return bool(current_user())
 
@@ -123,13 +129,25 @@ def user_of_connection(socket_id: str) -> dict[str, str]:
 
 
 def show_webhook(event: dict[str, Any]) -> None:
-    pusher.defer("private-webhooks", "webhook", event)
+    """Keep it for the pages that come later, and publish it to those that are open."""
+    if event["channel"] == WEBHOOKS:  # or each page that opens the log would fill it
+        return
+    webhook = {key: event[key] for key in WEBHOOK_FIELDS if key in event}
+    webhook |= {"id": secrets.token_hex(8), "time": time.time()}
+    webhooks.append(webhook)
+    pusher.defer(WEBHOOKS, "webhook", webhook)
 
 
 for name in ("channel_occupied", "channel_vacated", "member_added", "member_removed"):
     pusher.webhooks.event(name)(show_webhook)
 for name in ("client_event", "cache_miss", "subscription_count"):
     pusher.webhooks.event(name)(show_webhook)
+
+
+@app.get("/webhooks")
+def recent_webhooks() -> list[dict[str, Any]]:
+    current_user()
+    return list(webhooks)
 
 
 # -- Signing in, by name only: whoever knows a name that is not in use may take it ----------------
@@ -163,9 +181,14 @@ def sign_in() -> ResponseReturnValue:
 
 @app.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
-    user = current_user()
-    session["names"] = {key: name for key, name in session["names"].items() if key != user.id}
-    pusher.client.terminate_user_connections(user.id)
+    user_id = request.form.get("user", "")
+    names = session.get("names", {})
+    if user_id in names:
+        session["names"] = {key: name for key, name in names.items() if key != user_id}
+        try:
+            pusher.client.terminate_user_connections(user_id)
+        except PusherError as error:  # nothing may keep anybody from signing out
+            app.logger.error("Channels: %s", error)
     return redirect(url_for("index"))
 
 
@@ -239,7 +262,7 @@ def tell(error: HTTPException) -> ResponseReturnValue:
 @app.errorhandler(RequestException)
 def tell_of_channels(error: Exception) -> ResponseReturnValue:
     app.logger.error("Channels: %s", error)
-    return tell(BadGateway("The Channels service does not answer. Try again."))
+    return tell(BadGateway("The Channels service failed. The application's log says why."))
 
 
 @app.get("/pusher.js")
@@ -251,4 +274,5 @@ def pusher_js() -> Response:
 @app.context_processor
 def variables_of_templates() -> dict[str, Any]:
     address = url_for("pusher_js") if "CHAT_PUSHER_JS" in app.config else PUSHER_JS
-    return {"pusher_js": address, "rooms": ROOMS, "limits": (NAME_LENGTH, TEXT_LENGTH)}
+    limits = NAME_LENGTH, TEXT_LENGTH
+    return {"pusher_js": address, "rooms": ROOMS, "log": WEBHOOKS, "limits": limits}

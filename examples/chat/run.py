@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 PUSHER_JS = Path("node_modules", "pusher-js", "dist", "web", "pusher-with-encryption.min.js")
 NPM_INSTALL = ("install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts")
 NPM_SECONDS = 60
+PORT = 8000
 CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "chat", "PUSHER_SECRET": secrets.token_hex()}
 MASTER_KEY = "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"
 
@@ -37,8 +38,8 @@ class QuietRequestHandler(WSGIRequestHandler):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A chat on this machine, to open in two tabs.")
-    parser.add_argument("--port", type=int, default=8000, help="another is taken where it is busy")
-    port = parser.parse_args().port
+    parser.add_argument("--port", type=port, help=f"{PORT}, or a free one, unless you name one")
+    wanted = parser.parse_args().port
 
     is_local = not any(os.environ.get(key) for key in (*CREDENTIALS, "PUSHER_URL"))
     if is_local:
@@ -55,7 +56,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     with ExitStack() as running:
-        listener = running.enter_context(listen(port))
+        listener = running.enter_context(listen(wanted))
         site = make_server(
             "127.0.0.1",
             listener.getsockname()[1],
@@ -99,11 +100,23 @@ def fetch_pusher_js() -> Path | None:
     return find_pusher_js()
 
 
-def listen(port: int) -> socket.socket:
+def port(text: str) -> int:
+    if not 0 <= int(text) <= 65535:
+        raise ValueError(text)
+    return int(text)
+
+
+def listen(wanted: int | None) -> socket.socket:
+    """Listen on the port that was asked for, and on no other; else on the usual or a free one."""
     try:
-        return socket.create_server(("127.0.0.1", port))
-    except OSError:
-        return socket.create_server(("127.0.0.1", 0))
+        return socket.create_server(("127.0.0.1", PORT if wanted is None else wanted))
+    except OSError as error:
+        if wanted is not None:
+            reason = os.strerror(error.errno or 0)
+            raise SystemExit(f"Port {wanted}: {reason}. Choose another --port.") from error
+    listener = socket.create_server(("127.0.0.1", 0))
+    say(f"Port {PORT} is in use, so the chat takes port {listener.getsockname()[1]}.")
+    return listener
 
 
 def say(line: str) -> None:

@@ -5,19 +5,26 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
+import math
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, WebSocketRoute, expect
 
 from .servers import APP_ID, KEY, SECRET, Soketi, _free_port
 from .tools import Node
@@ -29,7 +36,6 @@ CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
 PUSHER_JS = "pusher-js/dist/web/pusher-with-encryption.min.js"
 WAIT_SECONDS = 20
 MARKUP = "<img src=x onerror=\"document.title='run'\">"
-AXE = "axe-core@4.14.1"
 WEBHOOKS = [
     "channel_occupied",
     "channel_vacated",
@@ -99,10 +105,11 @@ def start_chat(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Start a chat with npm's copy of pusher-js, on a port of its own."""
     chats = []
 
-    def start_chat(port: int = 0, **settings: str) -> Chat:
+    def start_chat(port: object = 0, **settings: str) -> Chat:
         log = tmp_path_factory.mktemp("chat") / "log"
         settings = {"CHAT_PUSHER_JS": str(packages / PUSHER_JS), **settings}
-        chats.append(Chat(CHAT, log, f"--port={port}", **settings))
+        arguments = [] if port is None else [f"--port={port}"]
+        chats.append(Chat(CHAT, log, *arguments, **settings))
         return chats[-1]
 
     yield start_chat
@@ -167,14 +174,24 @@ class Person:
         expect(self.page.get_by_role("heading", level=1)).to_have_text(room)
 
     def say(self, text: str) -> None:
-        self.page.get_by_label("Message", exact=True).fill(text)
+        self.box.fill(text)
         self.page.get_by_role("button", name="Send", exact=True).click()
 
-    def write_note(self, to: str, text: str) -> None:
+    def begin_note(self, to: str, text: str) -> Locator:
+        """Write a note, and do not send it yet."""
         self.page.get_by_role("button", name=f"Note to {to}").click()
-        self.page.get_by_role("dialog").get_by_label("Note").fill(text)
-        self.page.get_by_role("button", name="Send note").click()
-        expect(self.page.get_by_role("dialog")).to_be_hidden()  # nothing else can be typed into
+        dialog = self.page.get_by_role("dialog", name=f"A note to {to}")
+        dialog.get_by_label("Note").fill(text)
+        return dialog
+
+    def write_note(self, to: str, text: str) -> None:
+        dialog = self.begin_note(to, text)
+        dialog.get_by_role("button", name="Send note").click()
+        expect(dialog).to_be_hidden()  # nothing else can be typed into
+
+    @property
+    def box(self) -> Locator:
+        return self.page.get_by_label("Message", exact=True)
 
     @property
     def messages(self) -> Locator:
@@ -187,6 +204,30 @@ class Person:
     @property
     def webhooks(self) -> Locator:
         return self.page.get_by_role("log", name="Webhooks").get_by_role("listitem")
+
+
+class Line:
+    """The line between a page and the Channels server, which a test can cut."""
+
+    def __init__(self, page: Page) -> None:
+        self._sockets: list[WebSocketRoute] = []
+        self._is_whole = True
+        self._page = page
+        page.route_web_socket("**/app/*", self._connect)
+
+    def _connect(self, socket: WebSocketRoute) -> None:
+        if self._is_whole:
+            socket.connect_to_server()
+        self._sockets.append(socket)
+
+    def cut(self) -> None:
+        self._is_whole = False
+        self._sockets[-1].close()
+        expect(self._page.get_by_text("Connection lost. Trying again…")).to_be_visible()
+
+    def mend(self) -> None:
+        self._is_whole = True
+        self._sockets[-1].close()
 
 
 Meet = Callable[..., Person]
@@ -227,7 +268,7 @@ def test_two_people_see_each_other_come_type_speak_and_leave(chat: Chat, meet: M
     expect(ana.people).to_have_text([re.compile(r"Ana.*\(you\)"), re.compile("Ben")])
     expect(ben.people).to_have_text([re.compile(r"Ben.*\(you\)"), re.compile("Ana")])
 
-    ben.page.get_by_label("Message", exact=True).press_sequentially("Hello")
+    ben.box.press_sequentially("Hello")
     expect(ana.page.get_by_text("Ben is typing…")).to_be_visible()
 
     ben.say("Hello Ana!")
@@ -260,7 +301,7 @@ def test_two_tabs_of_one_browser_are_two_people(
 def test_what_somebody_types_is_never_markup(chat: Chat, meet: Meet) -> None:
     name = "<img src=x onerror=x()>"
     ana, mallory = meet(chat, "Ana"), meet(chat, name)
-    mallory.page.get_by_label("Message", exact=True).press_sequentially("x")
+    mallory.box.press_sequentially("x")
     expect(ana.page.get_by_text(f"{name} is typing…")).to_be_visible()
 
     mallory.say(MARKUP)
@@ -295,17 +336,79 @@ def test_a_note_reaches_one_user_alone(chat: Chat, meet: Meet) -> None:
     assert ana.messages.filter(has_text="Just between us").count() == 0
 
 
+def test_a_note_that_was_given_up_reaches_nobody_else(chat: Chat, meet: Meet) -> None:
+    ana, cleo = meet(chat, "Ana"), meet(chat, "Cleo")
+    meet(chat, "Ben")
+    dialog = ana.begin_note("Ben", "Cleo must never know")
+    ana.page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+    dialog = ana.begin_note("Cleo", "")
+    expect(dialog.get_by_label("Note")).to_have_value("")
+    dialog.get_by_label("Note").fill("Hello Cleo")
+    dialog.get_by_role("button", name="Cancel").click()
+    dialog = ana.begin_note("Ben", "")
+    expect(dialog.get_by_label("Note")).to_have_value("")
+    ana.page.keyboard.press("Escape")
+
+    ana.write_note("Cleo", "Nothing secret")
+    expect(cleo.messages.filter(has_text="Nothing secret")).to_be_visible()
+    assert cleo.messages.filter(has_text="never know").count() == 0
+
+
+def test_a_slow_note_stays_with_whom_it_is_for(local_chat: Chat, meet: Meet) -> None:
+    ana = meet(local_chat, "Ana")
+    meet(local_chat, "Ben")
+    meet(local_chat, "Cleo")
+    notes: list[Route] = []
+    ana.page.route("**/notes", lambda route: notes.append(route))
+
+    with ana.page.expect_request("**/notes"):
+        dialog = ana.begin_note("Ben", "For Ben")
+        dialog.get_by_role("button", name="Send note").click()
+        expect(dialog.get_by_role("button", name="Send note")).to_be_disabled()
+        ana.page.keyboard.press("Enter")  # an impatient second time
+    ana.page.keyboard.press("Escape")
+    dialog = ana.begin_note("Cleo", "For Cleo")
+    notes.pop().continue_()
+
+    expect(ana.messages.filter(has_text="For Ben")).to_have_text(re.compile("You to Ben alone"))
+    expect(dialog.get_by_label("Note")).to_have_value("For Cleo")
+    assert notes == []
+
+
+def test_a_slow_note_that_fails_says_whose_it_was(local_chat: Chat, meet: Meet) -> None:
+    ana = meet(local_chat, "Ana")
+    meet(local_chat, "Ben")
+    meet(local_chat, "Cleo")
+    notes: list[Route] = []
+    ana.page.route("**/notes", lambda route: notes.append(route))
+
+    with ana.page.expect_request("**/notes"):
+        ana.begin_note("Ben", "For Ben").get_by_role("button", name="Send note").click()
+    ana.page.keyboard.press("Escape")
+    dialog = ana.begin_note("Cleo", "For Cleo")
+    notes.pop().abort()
+
+    expect(ana.page.locator("#problem")).to_have_text(
+        "Not sent: the application does not answer. Your note to Ben was: For Ben"
+    )
+    expect(dialog.get_by_role("alert")).to_have_text("")
+    expect(dialog.get_by_label("Note")).to_have_value("For Cleo")
+    ana.errors.clear()
+
+
 def test_a_note_to_somebody_who_left_is_refused(chat: Chat, meet: Meet) -> None:
     ana, ben = meet(chat, "Ana"), meet(chat, "Ben")
-    ana.page.get_by_role("button", name="Note to Ben").click()
+    dialog = ana.begin_note("Ben", "Too late")
     ben.page.close()
     expect(ana.messages.filter(has_text="Ben left.")).to_be_visible()
 
-    dialog = ana.page.get_by_role("dialog")
-    dialog.get_by_label("Note").fill("Too late")
     dialog.get_by_role("button", name="Send note").click()
 
     expect(dialog.get_by_role("alert")).to_have_text("Not sent: they have left.")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(ana.box).to_be_focused()
     assert ana.errors.pop().endswith("404 (NOT FOUND)")
 
 
@@ -344,7 +447,7 @@ def test_a_newcomer_is_given_the_last_message(chat: Chat, meet: Meet) -> None:
 def test_webhooks_are_shown_as_they_arrive(chat: Chat, meet: Meet) -> None:
     ana = meet(chat, "Ana")
     ben = meet(chat, "Ben")
-    ben.page.get_by_label("Message", exact=True).press_sequentially("x")
+    ben.box.press_sequentially("x")
     expect(ana.webhooks.filter(has_text="client-typing").first).to_be_visible()
     ben.page.close()
 
@@ -353,20 +456,203 @@ def test_webhooks_are_shown_as_they_arrive(chat: Chat, meet: Meet) -> None:
         expect(shown.first).to_contain_text("presence-room-lobby")
 
 
+def test_the_log_of_webhooks_does_not_tell_of_itself(local_chat: Chat, meet: Meet) -> None:
+    ana = meet(local_chat, "Ana")
+    meet(local_chat, "Ben")
+    for name in ("subscription_count", "member_added"):
+        expect(ana.webhooks.filter(has_text=name).filter(has_text="lobby").first).to_be_visible()
+
+    assert ana.webhooks.filter(has_text="private-webhooks").count() == 0
+
+
+def test_the_log_of_webhooks_goes_along_from_room_to_room(chat: Chat, meet: Meet) -> None:
+    ana, name = meet(chat, "Ana"), f"Ben {uuid.uuid4().hex[:6]}"
+    meet(chat, name).enter("Garden")
+    of_ben = ana.webhooks.filter(has_text=name[4:])
+    for told in ("member_added", "member_removed"):
+        expect(of_ben.filter(has_text=told).filter(has_text="lobby")).to_have_count(1)
+    expect(of_ben.filter(has_text="garden")).to_have_count(1)
+    seen = of_ben.all_inner_texts()
+
+    ana.enter("Vault")
+    ana.wait_to_be_in()
+
+    expect(of_ben).to_have_text([re.compile(re.escape(text.split("\n")[0][6:])) for text in seen])
+    # The page was not there any more when its own leaving was told.
+    left = ana.webhooks.filter(has_text="member_removed").filter(has_text="user_id: ana")
+    expect(left.first).to_contain_text("presence-room-lobby")
+
+
+def test_the_log_of_webhooks_carries_nothing_that_was_said(chat: Chat, meet: Meet) -> None:
+    ana, ben = meet(chat, "Ana"), meet(chat, "Ben")
+    ben.page.evaluate("people.trigger('client-whisper', {text: 'psst' + 'x'.repeat(10200)})")
+
+    whisper = ana.webhooks.filter(has_text="client-whisper").first
+    expect(whisper).to_contain_text("user_id: ben")
+    expect(whisper).not_to_contain_text("psst")
+    expect(whisper).not_to_contain_text("socket_id")
+
+
+def test_a_room_that_one_comes_back_to_is_as_it_was_left(local_chat: Chat, meet: Meet) -> None:
+    ana, ben = meet(local_chat, "Ana"), meet(local_chat, "Ben")
+    ana.say("Story first")
+    ben.say("Story second")
+    expect(ana.messages.filter(has_text="Story second")).to_be_visible()
+    ben.write_note("Ana", "Story third")
+    expect(ana.messages.filter(has_text="Story third")).to_be_visible()
+    ana.box.fill("Story four")
+
+    ana.enter("Garden")
+    ana.wait_to_be_in()
+    expect(ana.box).to_have_value("")
+    assert ana.messages.filter(has_text="Story").count() == 0
+    ana.enter("Lobby")
+
+    expect(ana.messages.filter(has_text="Story first")).to_have_text(re.compile("You"))
+    expect(ana.messages.filter(has_text="Story second")).to_have_text(re.compile("Ben"))
+    expect(ana.messages.filter(has_text="Story third")).to_have_text(
+        re.compile("Ben to you alone")
+    )
+    expect(ana.box).to_have_value("Story four")
+    ana.box.press("Enter")
+    expect(ben.messages.filter(has_text="Story four")).to_be_visible()
+    ana.page.reload()
+    ana.wait_to_be_in()
+    expect(ana.box).to_have_value("")
+    assert ana.messages.filter(has_text="Story four").count() == 1
+
+
+def test_nobody_finds_what_another_read_in_the_same_tab(local_chat: Chat, meet: Meet) -> None:
+    ana, ben = meet(local_chat, "Ana"), meet(local_chat, "Ben")
+    ben.write_note("Ana", "For your eyes alone")
+    expect(ana.messages.filter(has_text="eyes alone")).to_be_visible()
+    ana.box.fill("Dear diary")
+
+    for next_name in ("Mallory", "Ana"):
+        ana.page.get_by_role("button", name="Sign out").click()
+        mallory = Person(ana.page, next_name).come_in(local_chat)
+        expect(mallory.box).to_have_value("")
+        assert mallory.messages.filter(has_text="eyes alone").count() == 0
+
+
+def test_nobody_finds_what_another_wrote_in_the_same_tab(local_chat: Chat, meet: Meet) -> None:
+    ana = meet(local_chat, "Ana")
+    ana.box.fill("Dear diary")
+
+    mallory = Person(ana.page, "Mallory").come_in(local_chat)
+
+    expect(mallory.box).to_have_value("")
+
+
 def test_signing_out_ends_all_tabs_of_the_user(
-    chat: Chat, open_browser: Callable[..., BrowserContext]
+    chat: Chat, open_browser: Callable[..., BrowserContext], meet: Meet
 ) -> None:
+    ben = meet(chat, "Ben")
     browser = open_browser()
     first = Person(browser.new_page(), "Ana").come_in(chat)
     second = Person(browser.new_page(), "Ana").come_in(chat)
+    second.box.fill("Half a sent")
+    dialog = second.begin_note("Ben", "Half a note")
 
     first.page.get_by_role("button", name="Sign out").click()
 
     expect(first.page.get_by_label("Your name")).to_be_focused()
-    expect(second.page.get_by_text("Disconnected. Sign in again.")).to_be_visible()
-    second.say("Still here?")
-    expect(second.page.get_by_role("alert")).to_have_text("You signed out.")
-    expect(second.page.get_by_label("Message", exact=True)).to_have_value("Still here?")
+    expect(second.page.get_by_text("Disconnected", exact=True)).to_be_visible()
+    expect(dialog).to_have_count(0)
+    assert_is_signed_out(second)
+    expect(second.box).to_have_value("Half a sent")
+    expect(ben.messages.filter(has_text="Ana left.")).to_be_visible()
+
+    second.page.keyboard.press("Shift+Tab")
+    expect(second.page.get_by_role("link", name="Sign in again")).to_be_focused()
+    second.page.keyboard.press("Enter")
+    expect(second.page.get_by_label("Your name")).to_be_focused()
+
+
+def assert_is_signed_out(person: Person) -> None:
+    """The page says so, offers the way back, and nothing can be written any more."""
+    expect(person.page.get_by_role("alert")).to_have_text("You signed out. Sign in again.")
+    expect(person.page.get_by_role("link", name="Sign in again")).to_be_visible()
+    expect(person.box).not_to_be_editable()
+    for button in person.page.locator("main button, section button").all():
+        expect(button).to_be_disabled()
+
+
+def test_a_page_that_was_asleep_when_its_user_signed_out_is_told(
+    local_chat: Chat, open_browser: Callable[..., BrowserContext]
+) -> None:
+    browser = open_browser()
+    page = browser.new_page()
+    line = Line(page)
+    ana = Person(page, "Ana").come_in(local_chat)
+    line.cut()
+
+    browser.request.post(f"{local_chat.url}/sign-out", form={"user": "ana"})
+    line.mend()
+
+    assert_is_signed_out(ana)
+    expect(page.get_by_text("Disconnected", exact=True)).to_be_visible()
+
+
+def test_a_message_of_a_user_who_signed_out_is_refused(
+    local_chat: Chat, open_browser: Callable[..., BrowserContext]
+) -> None:
+    browser = open_browser()
+    ana = Person(browser.new_page(), "Ana").come_in(local_chat)
+    browser.clear_cookies()
+
+    ana.say("Still here?")
+
+    assert_is_signed_out(ana)
+    expect(ana.box).to_have_value("Still here?")
+
+
+def test_a_note_of_a_user_who_signed_out_is_refused(
+    local_chat: Chat, meet: Meet, open_browser: Callable[..., BrowserContext]
+) -> None:
+    meet(local_chat, "Ben")
+    browser = open_browser()
+    ana = Person(browser.new_page(), "Ana").come_in(local_chat)
+    browser.clear_cookies()
+
+    ana.write_note("Ben", "Still here?")
+
+    assert_is_signed_out(ana)
+
+
+@pytest.mark.parametrize("user", ["ana", "ben", "nobody", "", "no one\n", None])
+def test_whoever_signs_out_comes_to_the_door(
+    chat: Chat, open_browser: Callable[..., BrowserContext], user: str | None
+) -> None:
+    requests = open_browser().request
+    requests.post(f"{chat.url}/sign-in", form={"name": "Ana"})
+    form: dict[str, str | float | bool] = {} if user is None else {"user": user}
+
+    answer = requests.post(f"{chat.url}/sign-out", form=form, max_redirects=0)
+
+    assert (answer.status, answer.headers["location"]) == (302, "/")
+
+
+def test_without_a_channels_service_one_can_sign_out_and_is_told_when_coming_in(
+    open_browser: Callable[..., BrowserContext], start_chat: StartChat
+) -> None:
+    key = "signs the cookies of both, which all ports of a host share"
+    nowhere = f"http://{KEY}:{SECRET}@127.0.0.1:{_free_port()}/apps/{APP_ID}"
+    chat, stranded = start_chat(SECRET_KEY=key), start_chat(SECRET_KEY=key, PUSHER_URL=nowhere)
+    browser = open_browser()
+    browser.request.post(f"{chat.url}/sign-in", form={"name": "Ana"})
+    page = browser.new_page()
+    page.goto(stranded.url)
+    expect(page.get_by_role("link", name="Ana")).to_be_visible()
+
+    browser.request.post(f"{stranded.url}/sign-out", form={"user": "ana"})
+    page.reload()
+    expect(page.get_by_role("link", name="Ana")).to_have_count(0)
+
+    page.get_by_label("Your name").fill("Ana")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The Channels service failed.")).to_be_visible()
+    assert "Channels: " in stranded.said
 
 
 @pytest.mark.parametrize(
@@ -429,28 +715,19 @@ def test_who_is_not_signed_in_is_led_to_the_door(
 def test_a_lost_connection_is_told_and_mended(
     local_chat: Chat, meet: Meet, open_browser: Callable[..., BrowserContext]
 ) -> None:
-    sockets: list[WebSocketRoute] = []
-    is_reachable = True
-
-    def connect(socket: WebSocketRoute) -> None:
-        if is_reachable:
-            socket.connect_to_server()
-        sockets.append(socket)
-
     page = open_browser().new_page()
-    page.route_web_socket("**/app/*", connect)
+    line = Line(page)
     ana = Person(page, "Ana").come_in(local_chat)
     ana.say("Before")
     expect(ana.messages.filter(has_text="Before")).to_be_visible()
 
-    is_reachable = False
-    sockets[-1].close()
-    expect(page.get_by_text("Connection lost. Trying again…")).to_be_visible()
-    is_reachable = True
-    sockets[-1].close()
+    line.cut()
+    meet(local_chat, "Zoe").enter("Garden")
+    line.mend()
     ana.wait_to_be_in()
 
-    # The service repeats the last message to who comes back.
+    # What the webhooks told meanwhile is there, and the service repeats the last message.
+    expect(ana.webhooks.filter(has_text="user_id: zoe").first).to_be_visible()
     meet(local_chat, "Ben").say("After")
     expect(ana.messages.filter(has_text="After")).to_be_visible()
     assert ana.messages.filter(has_text="Before").count() == 1
@@ -463,13 +740,113 @@ def test_a_message_that_cannot_be_sent_is_kept(local_chat: Chat, meet: Meet) -> 
     expect(ana.page.get_by_role("alert")).to_have_text(
         "Not sent: the application does not answer."
     )
-    expect(ana.page.get_by_label("Message", exact=True)).to_have_value("Do you hear me?")
+    expect(ana.box).to_have_value("Do you hear me?")
     ana.errors.clear()
 
     ana.page.unroute("**/messages")
-    ana.page.get_by_label("Message", exact=True).press("Enter")
+    ana.box.press("Enter")
     expect(ana.messages.filter(has_text="Do you hear me?")).to_be_visible()
     expect(ana.page.get_by_role("alert")).to_have_text("")
+
+
+def test_who_comes_in_can_write_at_once(chat: Chat, meet: Meet) -> None:
+    ana, ben = meet(chat, "Ana"), meet(chat, "Ben")
+    expect(ana.box).to_be_focused()
+    for person in (ana, ben):
+        person.enter("Garden")
+        person.wait_to_be_in()
+    expect(ana.people).to_have_count(2)
+
+    ana.page.keyboard.type("Here I am")
+    ana.page.keyboard.press("Enter")
+
+    expect(ben.messages.filter(has_text="Here I am")).to_be_visible()
+    expect(ana.box).to_be_focused()
+
+
+def test_the_focus_stays_where_people_come_and_go(
+    local_chat: Chat, meet: Meet, open_browser: Callable[..., BrowserContext]
+) -> None:
+    page = open_browser().new_page()
+    line = Line(page)
+    ana = Person(page, "Ana").come_in(local_chat)
+    ben = meet(local_chat, "Ben")
+    note = page.get_by_role("button", name="Note to Ben")
+    note.focus()
+
+    line.cut()
+    line.mend()
+    ana.wait_to_be_in()
+    meet(local_chat, "Cleo")
+    expect(ana.people).to_have_count(3)
+    expect(note).to_be_focused()
+
+    ben.page.close()
+    expect(ana.people).to_have_count(2)
+    expect(page.get_by_role("heading", name="Here now")).to_be_focused()
+
+
+def test_nobody_is_told_that_they_type_themselves(
+    local_chat: Chat, open_browser: Callable[..., BrowserContext]
+) -> None:
+    browser = open_browser()
+    first = Person(browser.new_page(), "Ana").come_in(local_chat)
+    second = Person(browser.new_page(), "Ana").come_in(local_chat)
+    ben = Person(browser.new_page(), "Ben").come_in(local_chat)
+
+    first.box.press_sequentially("x")
+    expect(ben.page.get_by_text("Ana is typing…")).to_be_visible()
+    ben.box.press_sequentially("x")
+
+    expect(second.page.get_by_text("Ben is typing…")).to_be_visible()
+    assert second.page.get_by_text("Ana").filter(has_text="typing").count() == 0
+
+
+def test_faces_can_be_told_apart(local_chat: Chat, meet: Meet) -> None:
+    names = [
+        "Ana",
+        "Ben",
+        "Cleo",
+        "Dan",
+        "Eva",
+        "Finn",
+        "Gina",
+        "Hugo",
+        "Ida",
+        "Jan",
+        "Kim",
+        "Lea",
+    ]
+    page = meet(local_chat, "Ana").page
+    colours = page.evaluate(COLOURS_OF_FACES, names)
+
+    assert page.evaluate(COLOURS_OF_FACES, names) == colours  # everybody keeps theirs
+    for colour, other in itertools.combinations(colours, 2):
+        assert math.dist(colour, other) > 24
+    for colour in colours:
+        assert contrast_with_white(colour) >= 4.5
+
+
+COLOURS_OF_FACES = """names => names.map(name => {
+    const face = document.querySelector("#people li").appendChild(
+        makeAvatar({ user: name.toLowerCase(), name }));
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+    canvas.fillStyle = getComputedStyle(face).backgroundColor;
+    canvas.fillRect(0, 0, 1, 1);
+    face.remove();
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+})"""
+
+
+def contrast_with_white(colour: list[int]) -> float:
+    """The ratio that WCAG 2 defines."""
+    red, green, blue = (linear(channel / 255) for channel in colour)
+    return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
+
+
+def linear(channel: float) -> float:
+    light: float = ((channel + 0.055) / 1.055) ** 2.4
+    return channel / 12.92 if channel <= 0.04045 else light
 
 
 def test_the_keyboard_alone_is_enough(
@@ -484,8 +861,9 @@ def test_the_keyboard_alone_is_enough(
     keyboard.press("Enter")
     ana.wait_to_be_in()
 
-    keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to writing")).to_be_in_viewport()
+    skip = page.get_by_role("link", name="Skip to writing")
+    press_until_focused(page, "Shift+Tab", skip)
+    expect(skip).to_be_in_viewport()
     keyboard.press("Enter")
     keyboard.type("No mouse here")
     keyboard.press("Enter")
@@ -521,46 +899,51 @@ def press_until_focused(page: Page, key: str, wanted: Locator) -> None:
 
 
 @pytest.fixture(scope="module")
-def axe(node: Node, tmp_path_factory: pytest.TempPathFactory) -> str:
+def axe(packages: Path) -> str:
     """The source of axe-core, which finds what is not accessible."""
-    folder = tmp_path_factory.mktemp("axe")
-    command = [
-        "install",
-        "--prefix",
-        str(folder),
-        "--prefer-offline",
-        "--no-audit",
-        "--no-fund",
-        AXE,
-    ]
-    path = os.pathsep.join([str(Path(node.node[0]).parent), os.environ.get("PATH", "")])
-    subprocess.run(
-        [*node.npm, *command], env={**os.environ, "PATH": path}, check=True, timeout=120
-    )
-    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+    return (packages / "axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_accessible(local_chat: Chat, meet: Meet, axe: str, scheme: str) -> None:
-    ana = meet(local_chat, "Ana", color_scheme=scheme)
-    ben = meet(local_chat, "Ben", color_scheme=scheme, reduced_motion="reduce")
+@pytest.mark.parametrize("size", ["desk", "phone"])
+def test_every_page_is_accessible(
+    local_chat: Chat, meet: Meet, axe: str, size: str, scheme: str
+) -> None:
+    ana = meet(local_chat, "Ana")
+    options = {"viewport": SIZES[size], "color_scheme": scheme, "reduced_motion": "reduce"}
+    ben = meet(local_chat, "Ben", **options)
     page = ben.page
     have_a_talk(ana, ben)
     turn_to(ben, ana)
     assert violations(page, axe) == []
 
-    page.get_by_role("button", name="Note to Ana").click()
+    dialog = ben.begin_note("Ana", "x" * 501)
+    dialog.get_by_label("Note").evaluate("field => { field.value += 'x'.repeat(501) }")
+    dialog.get_by_role("button", name="Send note").click()
+    expect(dialog.get_by_role("alert")).not_to_be_empty()
     assert violations(page, axe) == []
     page.keyboard.press("Escape")
+    ben.enter("Vault")
+    ben.wait_to_be_in()
+    assert violations(page, axe) == []
     ben.enter("Attic")
     expect(page.get_by_role("alert")).not_to_be_empty()
     assert violations(page, axe) == []
-    ben.errors.clear()
 
+    page.goto(f"{local_chat.url}/rooms/cellar?user=ben")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not Found")
+    assert violations(page, axe) == []
     page.goto(local_chat.url)
+    assert violations(page, axe) == []
     page.get_by_label("Your name").fill("!")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_be_visible()
+    assert violations(page, axe) == []
+
+    page.get_by_role("link", name="Ben").click()
+    ben.wait_to_be_in()
+    page.context.request.post(f"{local_chat.url}/sign-out", form={"user": "ben"})
+    assert_is_signed_out(ben)
     assert violations(page, axe) == []
     ben.errors.clear()
 
@@ -590,7 +973,7 @@ def have_a_talk(ana: Person, ben: Person) -> None:
 def turn_to(ben: Person, ana: Person) -> None:
     ana.write_note("Ben", "Shall I bring honey too?")
     expect(ben.messages.filter(has_text="honey")).to_be_visible()
-    ana.page.get_by_label("Message", exact=True).press_sequentially("On my")
+    ana.box.press_sequentially("On my")
     expect(ben.page.get_by_text("Ana is typing…")).to_be_visible()
 
 
@@ -600,35 +983,41 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(folder) if folder else tmp_path_factory.mktemp("pictures")
 
 
-DESK = {"width": 1200, "height": 840}
-PHONE = {"width": 360, "height": 740}
+SIZES = {"desk": {"width": 1200, "height": 840}, "phone": {"width": 390, "height": 760}}
 
 
 @pytest.mark.parametrize(
-    ("picture", "options"),
+    ("picture", "size", "scheme"),
     [
-        ("screenshot", {"viewport": DESK}),
-        ("dark", {"viewport": DESK, "color_scheme": "dark"}),
-        ("phone", {"viewport": PHONE, "has_touch": True, "is_mobile": True}),
-        ("phone-dark", {"viewport": PHONE, "is_mobile": True, "color_scheme": "dark"}),
+        ("chat", "desk", "light"),
+        ("chat-dark", "desk", "dark"),
+        ("chat-phone", "phone", "light"),
+        ("chat-phone-dark", "phone", "dark"),
     ],
 )
 def test_it_fits_the_screen_and_has_its_picture_taken(
-    start_chat: StartChat, meet: Meet, pictures: Path, picture: str, options: dict[str, Any]
+    start_chat: StartChat, meet: Meet, pictures: Path, picture: str, size: str, scheme: str
 ) -> None:
     chat = start_chat()
     ana = meet(chat, "Ana")
-    ben = meet(chat, "Ben", reduced_motion="reduce", **options)
+    is_phone = size == "phone"
+    ben = meet(
+        chat,
+        "Ben",
+        reduced_motion="reduce",
+        viewport=SIZES[size],
+        color_scheme=scheme,
+        has_touch=is_phone,
+        is_mobile=is_phone,
+    )
     page = ben.page
     have_a_talk(ana, ben)
     meet(chat, "Cleo")
     expect(ben.messages.filter(has_text="Cleo came in.")).to_be_visible()
     turn_to(ben, ana)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    is_dark = options.get("color_scheme") == "dark"
-    assert background == ("rgb(18, 22, 27)" if is_dark else "rgb(243, 239, 230)")
-    width = options["viewport"]["width"]
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert background == ("rgb(18, 22, 27)" if scheme == "dark" else "rgb(243, 239, 230)")
+    assert_fits(page)
 
     path = pictures / f"{picture}.png"
     page.screenshot(path=path, full_page=True)
@@ -636,6 +1025,14 @@ def test_it_fits_the_screen_and_has_its_picture_taken(
 
     ana.say("unbreakable" * 40)
     expect(ben.messages.filter(has_text="unbreakable")).to_be_visible()
+    assert_fits(page)
+    page.set_viewport_size({"width": 320, "height": 560})
+    assert_fits(page)
+
+
+def assert_fits(page: Page) -> None:
+    """Nothing is wider than the screen."""
+    width = page.viewport_size and page.viewport_size["width"]
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
@@ -736,16 +1133,42 @@ def test_without_npm_the_page_takes_pusher_js_from_the_cdn(
         chat.stop()
 
 
-def test_ctrl_c_stops_all_of_it(start_chat: StartChat) -> None:
+def test_ctrl_c_stops_all_of_it(start_chat: StartChat, meet: Meet) -> None:
     chat = start_chat()
+    ana = meet(chat, "Ana")  # an open page keeps nothing from stopping
     status = chat.stop(signal.SIGINT)
     assert status == 0
-    assert chat.said.splitlines()[-1] == "Stopped."
+    started, *rest = chat.said.splitlines()[1:]
+    assert started.startswith("Open ")
+    assert rest == ["Stopped."]
+    expect(ana.page.get_by_text("Connection lost. Trying again…")).to_be_visible()
+    ana.errors.clear()
 
 
-def test_a_busy_port_is_replaced_by_a_free_one(start_chat: StartChat, local_chat: Chat) -> None:
-    port = int(local_chat.url.rsplit(":", 1)[1])
-    assert start_chat(port).url != local_chat.url
+def test_a_port_that_was_asked_for_and_is_busy_is_an_error(
+    start_chat: StartChat, local_chat: Chat
+) -> None:
+    port = local_chat.url.rsplit(":", 1)[1]
+    with pytest.raises(AssertionError) as failure:
+        start_chat(port)
+    said = str(failure.value).splitlines()[1:]
+    assert said == [f"Port {port}: {os.strerror(errno.EADDRINUSE)}. Choose another --port."]
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "http"])
+def test_a_port_that_cannot_be_is_an_error(start_chat: StartChat, port: str) -> None:
+    with pytest.raises(AssertionError, match="error: argument --port: invalid"):
+        start_chat(port)
+
+
+def test_without_a_port_a_free_one_is_taken_and_told(start_chat: StartChat) -> None:
+    with ExitStack() as held:
+        with suppress(OSError):  # somebody else holds it
+            held.enter_context(socket.create_server(("127.0.0.1", 8000)))
+        chat = start_chat(port=None)
+        port = urlsplit(chat.url).port
+        assert port != 8000
+        assert f"Port 8000 is in use, so the chat takes port {port}." in chat.said
 
 
 def test_a_setting_that_is_missing_is_named(start_chat: StartChat) -> None:

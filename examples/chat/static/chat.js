@@ -1,11 +1,12 @@
 "use strict";
 
 const TYPING_SECONDS = 4;
-const MOST_WEBHOOKS = 100;
+const MOST_SHOWN = 100; // messages that a tab keeps, and webhooks
+const FACES = 12;
 const settings = JSON.parse(document.getElementById("settings").textContent);
 
 const byId = (id) => document.getElementById(id);
-const tell = (problem) => { byId("problem").textContent = problem; };
+const tell = (...problem) => byId("problem").replaceChildren(...problem);
 
 // Text goes in as text nodes, which no browser takes for markup.
 function make(tag, properties, ...children) {
@@ -19,11 +20,61 @@ function makeTime(date) {
   return make("time", { dateTime: date.toISOString() }, text);
 }
 
+const faces = new Map(); // a user's id, to the number of the colour
+
+// The colour follows from the id. Where somebody else has it already, it is the next free one.
+function faceOf(user) {
+  if (!faces.has(user)) {
+    const taken = new Set(faces.values());
+    let face = [...user].reduce((sum, character) => sum * 31 + character.codePointAt(), 7) % FACES;
+    while (taken.has(face) && taken.size < FACES) face = (face + 1) % FACES;
+    faces.set(user, face);
+  }
+  return faces.get(user);
+}
+
 function makeAvatar({ user, name }) {
   const avatar = make("span", { className: "avatar", ariaHidden: "true" }, [...name][0]);
-  const hue = [...user].reduce((sum, character) => (sum * 31 + character.codePointAt()) % 360, 7);
-  avatar.style.setProperty("--hue", hue);
+  const face = faceOf(user);
+  const hue = (face * 150) % 360; // far from that of the number before
+  avatar.style.background = `oklch(${face % 2 ? 54 : 42}% .14 ${hue})`;
   return avatar;
+}
+
+async function ask(url, options) {
+  const headers = { Accept: "application/json" };
+  const response = await fetch(url, { headers, ...options }).catch(() => {
+    throw new Error("Not sent: the application does not answer.");
+  });
+  if (response.status === 401) pusher.disconnect();
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error);
+  return answer;
+}
+
+function post(url, fields) {
+  const body = new URLSearchParams({ user: settings.user, ...fields });
+  if (pusher.connection.socket_id) body.set("socket_id", pusher.connection.socket_id);
+  return ask(url, { method: "POST", body });
+}
+
+
+// -- What the tab keeps of this room for this user, until somebody signs out here -----------------
+
+const key = `${settings.user} in ${settings.room}`;
+const kept = JSON.parse(sessionStorage.getItem(key)) ?? { draft: "", messages: [] };
+
+function keep(changes) {
+  if (isOver()) return;
+  Object.assign(kept, changes);
+  sessionStorage.setItem(key, JSON.stringify(kept));
+}
+
+function bringBack() {
+  for (const message of kept.messages) showMessage(message);
+  byId("text").value = kept.draft;
+  byId("text").addEventListener("input", () => keep({ draft: byId("text").value }));
+  byId("sign-out").addEventListener("submit", () => sessionStorage.clear());
 }
 
 
@@ -39,37 +90,31 @@ function append(item) {
   if (isAtEnd || item.classList.contains("own")) box.scrollTop = box.scrollHeight;
 }
 
-function showMessage(message, { about = "", note = false } = {}) {
+function receive(message) {
+  if (!shown.has(message.id)) keep({ messages: [...kept.messages, message].slice(-MOST_SHOWN) });
+  showMessage(message);
+}
+
+function showMessage(message) {
   if (shown.has(message.id)) return;
   shown.add(message.id);
   stoppedTyping(message.user);
   const own = message.user === settings.user;
   const heading = make(
     "p", { className: "who" },
-    make("b", {}, make("bdi", {}, own ? "You" : message.name)), about, " ",
+    make("b", {}, make("bdi", {}, own ? "You" : message.name)),
+    message.to ? ` to ${message.to} alone ` : " ",
     makeTime(new Date(message.time * 1000)),
   );
   const text = make("p", { className: "text", dir: "auto" }, message.text);
   append(make(
-    "li", { className: `message ${own ? "own" : ""} ${note ? "note" : ""}` },
+    "li", { className: `message ${own ? "own" : ""} ${message.to ? "note" : ""}` },
     makeAvatar(message), make("div", { className: "bubble" }, heading, text),
   ));
 }
 
 function showNotice(...children) {
   append(make("li", { className: "notice" }, ...children));
-}
-
-async function post(url, fields) {
-  const body = new URLSearchParams({ user: settings.user, ...fields });
-  if (pusher.connection.socket_id) body.set("socket_id", pusher.connection.socket_id);
-  const headers = { Accept: "application/json" };
-  const response = await fetch(url, { method: "POST", body, headers }).catch(() => {
-    throw new Error("Not sent: the application does not answer.");
-  });
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error);
-  return answer;
 }
 
 function listenToWriting() {
@@ -80,12 +125,13 @@ function listenToWriting() {
     form.text.value = "";
     lastTyped = 0;
     try {
-      showMessage(await post(form.action, { text }));
-      tell("");
+      receive(await post(form.action, { text }));
+      tell();
     } catch (error) {
-      tell(error.message);
-      form.text.value ||= text;
+      if (!isOver()) tell(error.message);
+      form.text.value = [text, form.text.value].filter(Boolean).join(" ");
     }
+    keep({ draft: form.text.value });
   });
   form.text.addEventListener("input", tellThatIType);
 }
@@ -109,11 +155,13 @@ function makePerson({ id, info }) {
   return item;
 }
 
-function addPerson(member) {
-  byId("people").append(makePerson(member));
-}
-
-function count() {
+// Who uses the keyboard must not lose their place when the list changes.
+function changePeople(change) {
+  const focused = document.activeElement.closest("#people > li")?.id;
+  change(byId("people"));
+  if (focused && !document.activeElement.closest("#people")) {
+    (byId(focused)?.querySelector("button") ?? byId("people-title")).focus();
+  }
   for (const place of document.querySelectorAll(".count")) {
     place.textContent = people.members.count;
   }
@@ -121,23 +169,23 @@ function count() {
 
 function listenToPeople() {
   people.bind("pusher:subscription_succeeded", (members) => {
-    byId("people").replaceChildren(makePerson(members.me));
-    members.each((member) => { if (member.id !== settings.user) addPerson(member); });
-    count();
+    changePeople((list) => {
+      list.replaceChildren(makePerson(members.me));
+      members.each((member) => { if (member.id !== settings.user) list.append(makePerson(member)); });
+    });
   });
   people.bind("pusher:member_added", (member) => {
-    addPerson(member);
+    changePeople((list) => list.append(makePerson(member)));
     showNotice(make("bdi", {}, member.info.name), " came in.");
-    count();
   });
   people.bind("pusher:member_removed", (member) => {
-    byId(`person-${member.id}`)?.remove();
+    changePeople(() => byId(`person-${member.id}`)?.remove());
     showNotice(make("bdi", {}, member.info.name), " left.");
     stoppedTyping(member.id);
-    count();
   });
   // The service says who sent it; what a page says of itself need not be true.
   people.bind("client-typing", (data, { user_id: id }) => {
+    if (id === settings.user) return; // in another tab
     clearTimeout(typing.get(id));
     typing.set(id, setTimeout(stoppedTyping, TYPING_SECONDS * 1000, id));
     showTyping();
@@ -166,44 +214,64 @@ function showTyping() {
 
 // -- Notes to one user ---------------------------------------------------------------------------
 
+// Each note has a dialog of its own, so that nothing of one can get into another.
 function openNote(id, name) {
-  const dialog = byId("note");
-  dialog.dataset.to = id;
-  byId("note-name").textContent = name;
-  dialog.querySelector("[role=alert]").textContent = "";
+  const dialog = byId("note").content.firstElementChild.cloneNode(true);
+  const form = dialog.querySelector("form");
+  const [cancel, send] = form.querySelectorAll("button");
+  dialog.querySelector("bdi").textContent = name;
+  cancel.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    // The button that opened it is gone where its person is.
+    (byId(`person-${id}`)?.querySelector("button:enabled") ?? byId("text")).focus();
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const text = form.text.value;
+    send.disabled = true;
+    try {
+      receive({ ...await post(form.action, { to: id, text }), to: name });
+      dialog.close();
+    } catch (error) {
+      if (dialog.open) form.querySelector("[role=alert]").textContent = error.message;
+      else if (!isOver()) tell(`${error.message} Your note to ${name} was: ${text}`);
+    }
+    send.disabled = false;
+  });
+  document.body.append(dialog);
   dialog.showModal();
-  byId("note-text").focus();
 }
 
 function listenToNotes() {
-  const dialog = byId("note");
-  const form = dialog.querySelector("form");
-  dialog.querySelector("[type=button]").addEventListener("click", () => dialog.close());
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    try {
-      const note = await post(form.action, { to: dialog.dataset.to, text: form.text.value });
-      showMessage(note, { about: ` to ${byId("note-name").textContent} alone`, note: true });
-      form.reset();
-      dialog.close();
-    } catch (error) {
-      dialog.querySelector("[role=alert]").textContent = error.message;
-    }
-  });
-  pusher.user.bind("note", (note) => showMessage(note, { about: " to you alone", note: true }));
+  pusher.user.bind("note", (note) => receive({ ...note, to: "you" }));
 }
 
 
 // -- Webhooks ------------------------------------------------------------------------------------
 
-function showWebhook({ name, channel, ...fields }) {
+function showWebhook({ id, time, name, channel, ...fields }) {
+  if (shown.has(id)) return;
+  shown.add(id);
   const details = Object.entries(fields).map(([key, value]) => `${key}: ${value}`).join(", ");
-  const list = byId("webhooks");
-  list.prepend(make(
-    "li", {}, makeTime(new Date()), " ", make("b", {}, name), " ",
+  const item = make(
+    "li", {}, makeTime(new Date(time * 1000)), " ", make("b", {}, name), " ",
     make("code", {}, channel), " ", make("span", {}, details),
-  ));
-  while (list.children.length > MOST_WEBHOOKS) list.lastElementChild.remove();
+  );
+  item.dataset.time = time;
+  const list = byId("webhooks");
+  list.insertBefore(item, [...list.children].find((other) => other.dataset.time <= time) ?? null);
+  while (list.children.length > MOST_SHOWN) list.lastElementChild.remove();
+}
+
+function listenToWebhooks() {
+  const webhooks = pusher.subscribe(settings.channels.webhooks);
+  webhooks.bind("webhook", showWebhook);
+  // What was told before the page could listen, at first and after each loss of the connection.
+  webhooks.bind("pusher:subscription_succeeded", async () => {
+    const recent = await ask(settings.recent_webhooks).catch(() => []);
+    recent.forEach(showWebhook);
+  });
 }
 
 
@@ -214,8 +282,11 @@ const STATES = {
   connected: "Connected",
   unavailable: "Connection lost. Trying again…",
   failed: "This browser cannot connect.",
-  disconnected: "Disconnected. Sign in again.",
+  disconnected: "Disconnected",
 };
+
+// pusher-js does not connect again by itself after the application has ended the user's connections.
+const isOver = () => pusher.connection.state === "disconnected";
 
 function listenToConnection() {
   let wasConnected = false;
@@ -224,14 +295,27 @@ function listenToConnection() {
     byId("connection").textContent = STATES[isLost ? "unavailable" : current];
     byId("connection").dataset.state = isLost ? "unavailable" : current;
     wasConnected ||= current === "connected";
+    if (isOver()) {
+      sessionStorage.clear();
+      closeRoom(byId("signed-out").content.cloneNode(true));
+    }
   });
 }
 
+// What is in the message box can still be copied.
+function closeRoom(reason) {
+  tell(reason);
+  document.querySelector("dialog")?.close();
+  byId("text").readOnly = true;
+  for (const button of document.querySelectorAll("main button, .people button")) {
+    button.disabled = true;
+  }
+}
+
 function refuse({ status }) {
-  const reasons = { 401: "You signed out. Sign in again.", 403: "This room is closed. Choose another." };
-  tell(reasons[status] ?? "This room does not answer. Load the page again.");
-  byId("text").disabled = true;
-  byId("write").querySelector("button").disabled = true;
+  if (status === 401) pusher.disconnect();
+  else if (status === 403) closeRoom("This room is closed. Choose another.");
+  else closeRoom("This room does not answer. Load the page again.");
 }
 
 
@@ -257,11 +341,12 @@ function start() {
   people = pusher.subscribe(settings.channels.people);
   listenToPeople();
   const messages = pusher.subscribe(settings.channels.messages);
-  messages.bind("message", (message) => showMessage(message));
+  messages.bind("message", receive);
   messages.bind("pusher:cache_miss", () => showNotice("Nobody has said anything lately."));
   for (const channel of [people, messages]) channel.bind("pusher:subscription_error", refuse);
-  pusher.subscribe(settings.channels.webhooks).bind("webhook", showWebhook);
+  listenToWebhooks();
 
+  bringBack();
   listenToWriting();
   listenToNotes();
 }
