@@ -25,8 +25,16 @@ import flask_pusher_local
 from flask_pusher import Pusher
 
 from .pages import Page
-from .servers import APP_ID, KEY, SECRET, Site, Soketi
-from .tools import HERE, MissingToolError, Node, find_chromium, find_node, install_packages
+from .servers import APP_ID, KEY, SECRET, Redis, Site, Soketi
+from .tools import (
+    HERE,
+    MissingToolError,
+    Node,
+    find_chromium,
+    find_node,
+    find_redis,
+    install_packages,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -84,6 +92,17 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    try:
+        program = find_redis()
+    except MissingToolError as error:
+        unavailable(error)
+    redis = Redis(program, tmp_path_factory.mktemp("redis"))
+    yield redis
+    redis.stop()
 
 
 @pytest.fixture(scope="session")

@@ -32,13 +32,19 @@ class Soketi:
     """A running soketi, with one app, that posts webhooks to the URLs it was started with."""
 
     def __init__(
-        self, node: Sequence[str], packages: Path, folder: Path, webhooks: list[dict[str, Any]]
+        self,
+        node: Sequence[str],
+        packages: Path,
+        folder: Path,
+        webhooks: list[dict[str, Any]],
+        redis_port: int | None = None,
     ) -> None:
-        ports = [_free_port() for _ in range(3)]
+        """:param redis_port: the Redis by which it is one service with its other nodes."""
+        ports = [free_port() for _ in range(3)]
         self.port = ports[0]
         self.log = folder / "soketi.log"
         config = folder / "soketi.json"
-        config.write_text(json.dumps(_config(ports, webhooks)))
+        config.write_text(json.dumps({**_config(ports, webhooks), **_shared(redis_port)}))
         program = packages / "@soketi/soketi/bin/server.js"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -73,6 +79,10 @@ class Soketi:
     def stop(self) -> None:
         self._process.communicate(timeout=STOP_SECONDS)
 
+    def kill(self) -> None:
+        self._process.kill()
+        self.stop()
+
 
 def _config(ports: list[int], webhooks: list[dict[str, Any]]) -> dict[str, Any]:
     port, metrics_port, cluster_port = ports
@@ -102,7 +112,50 @@ def _config(ports: list[int], webhooks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _free_port() -> int:
+def _shared(redis_port: int | None) -> dict[str, Any]:
+    """What makes several nodes one service."""
+    if redis_port is None:
+        return {}
+    drivers = ("adapter", "cache", "rateLimiter", "queue")
+    return {
+        **{f"{driver}.driver": "redis" for driver in drivers},
+        "database.redis.host": "127.0.0.1",
+        "database.redis.port": redis_port,
+    }
+
+
+class Redis:
+    """A running Redis that keeps nothing on the disk."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.port = free_port()
+        self._process = subprocess.Popen(
+            [program, "--bind", "127.0.0.1", "--port", str(self.port), "--save", ""],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+        )
+        wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(STOP_SECONDS)
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process listens."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _listens(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"Nothing listens on port {port}")
+        time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

@@ -60,6 +60,13 @@ def _output(*command: str) -> str:
     ).stdout.strip()
 
 
+def find_redis() -> str:
+    path = shutil.which("redis-server")
+    if not path:
+        raise MissingToolError("There is no Redis: apt-get install redis-server")
+    return path
+
+
 def find_chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
         path = shutil.which(name)
