@@ -67,9 +67,12 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.9",
-    py_modules=["flask_pusher", "flask_pusher_local"],
+    py_modules=["flask_pusher"],
     packages=["_flask_pusher", "_flask_pusher.local"],
-    package_data={"_flask_pusher": ["py.typed"]},
+    package_data={
+        "_flask_pusher": ["py.typed"],
+        "_flask_pusher.local": ["page.css", "page.html", "page.js"],
+    },
     install_requires=["Flask>=2.3.3", "pusher>=3.3.3"],
     extras_require={
         "async": ["Flask[async]>=2.3.3"],

@@ -25,6 +25,16 @@ USER_INFO_BYTES = 1024
 HOSTED_USER_ID_LENGTH = 128
 SOCKET_ID_DIGITS = 20
 """The most digits on either side of the dot in a socket id."""
+CLIENT_EVENTS_PER_SECOND = 10
+USERS_PER_WATCHLIST = 100
+CACHE_SECONDS = 30 * 60
+"""How long a cache channel remembers its last event."""
+ACTIVITY_SECONDS = 120
+"""The silence after which either side of a connection asks whether the other is there."""
+PONG_SECONDS = 30
+"""How long the other side may take to answer that."""
+CLOCK_SKEW_SECONDS = 600
+"""The most by which the clocks of an application and of the service may differ."""
 
 PRIVATE = "private-"
 PRESENCE = "presence-"
@@ -81,3 +91,13 @@ def is_cache(channel: str) -> bool:
 
 def needs_authorisation(channel: str) -> bool:
     return channel.startswith(AUTHORISED)
+
+
+def is_user_channel(name: str) -> bool:
+    """Whether this channel carries the events for one signed-in user."""
+    return name.startswith(SERVER_TO_USER) and is_user_id(name[len(SERVER_TO_USER) :])
+
+
+def carries_client_events(channel: str) -> bool:
+    """Whether pages may send events to each other here: a server cannot read encrypted ones."""
+    return needs_authorisation(channel) and not is_encrypted(channel)

@@ -32,12 +32,11 @@ CACHE = Path(__file__).parents[1] / ".pytest_cache/d/flask-pusher"
 SERVE = f"""
 import sys
 from flask import Flask
-from flask_pusher import Pusher
-from flask_pusher_local import start
+from flask_pusher import Pusher, local_server
 app = Flask("local")
 app.config.update(PUSHER_APP_ID="{APP_ID}", PUSHER_KEY="{KEY}", PUSHER_SECRET="{SECRET}")
 Pusher(app)
-with start(app) as server:
+with local_server(app) as server:
     print(server.port, flush=True)
     sys.stdin.read()
 """

@@ -193,9 +193,9 @@ class TestServe:
         self, app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         served: list[Any] = []
-        local = ModuleType("flask_pusher_local")
+        local = ModuleType("_flask_pusher.local")
         local.serve = lambda *args, **options: served.append((args, options))  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "flask_pusher_local", local)
+        monkeypatch.setitem(sys.modules, "_flask_pusher.local", local)
         assert run("serve").exit_code == 0
         url = "http://127.0.0.1:5000"
         options = ["--host", "::1", "--port", "0", "--quiet", "--webhooks", url]
@@ -214,7 +214,7 @@ class TestServe:
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def without_aiohttp(name: str, *args: Any, **kwargs: Any) -> Any:
-            if name == "flask_pusher_local":
+            if name == "aiohttp":
                 raise ModuleNotFoundError(name="aiohttp")
             return real_import(name, *args, **kwargs)
 

@@ -20,7 +20,7 @@ from threading import Event, Thread
 from flask.cli import ScriptInfo
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-import flask_pusher_local
+from flask_pusher import local_server
 
 HERE = Path(__file__).resolve().parent
 PUSHER_JS = Path("node_modules", "pusher-js", "dist", "web", "pusher-with-encryption.min.js")
@@ -71,7 +71,7 @@ def main() -> None:
         running.callback(site.shutdown)
         address = f"http://127.0.0.1:{site.port}"
         if is_local:
-            channels = running.enter_context(flask_pusher_local.start(app, webhooks=address))
+            channels = running.enter_context(local_server(app, webhooks=address))
             say(f"A local Channels server shows what happens at {channels.url}/")
         else:
             say("Webhooks: let the Channels service post them to /pusher/events.")

@@ -1,6 +1,6 @@
 """An application, a page of it in a browser, and a Channels server between them.
 
-Each test runs twice: with soketi, an independent server, and with ``flask_pusher_local``. Where the
+Each test runs twice: with soketi, an independent server, and with the local server. Where the
 two differ, the test says so, and which of them does as the hosted service and pusher-js do.
 """
 
@@ -21,8 +21,7 @@ from flask import Flask, render_template, send_from_directory, session
 from playwright.sync_api import Browser, sync_playwright
 from werkzeug import Response
 
-import flask_pusher_local
-from flask_pusher import Pusher
+from flask_pusher import Pusher, local_server
 
 from .pages import Page
 from .servers import APP_ID, KEY, SECRET, Redis, Site, Soketi
@@ -169,7 +168,7 @@ def settings(
         "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": base64.b64encode(b"m" * 32).decode(),
     }
     if server == "local":
-        caplog.set_level(logging.INFO, logger=flask_pusher_local.__name__)
+        caplog.set_level(logging.INFO, logger="flask_pusher.local")
         yield settings
     else:
         soketi = start_soketi(webhooks)
@@ -213,7 +212,7 @@ def serve(server: str, site: Site, webhooks: list[dict[str, Any]]) -> Iterator[S
 
         def serve(app: Flask, wsgi: WSGIApplication | None = None) -> None:
             if server == "local":
-                running.enter_context(flask_pusher_local.start(app, webhooks=webhooks))
+                running.enter_context(local_server(app, webhooks=webhooks))
             site.application = wsgi or app
 
         yield serve

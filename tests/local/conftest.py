@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-import flask_pusher_local
+from _flask_pusher.local import LocalServer, local_server
 from flask_pusher import Client, Pusher
 
 from .peers import APP_ID, KEY, SECRET, Api, Browser, Connect
@@ -24,7 +24,7 @@ def app() -> Flask:
 
 @pytest.fixture(autouse=True)
 def what_happens(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "flask_pusher_local")
+    caplog.set_level(logging.INFO, "flask_pusher.local")
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def client(app: Flask) -> Client:
 
 
 @pytest.fixture
-def server(app: Flask) -> Iterator[flask_pusher_local.LocalServer]:
-    with flask_pusher_local.start(app) as server:
+def server(app: Flask) -> Iterator[LocalServer]:
+    with local_server(app) as server:
         yield server
 
 
@@ -59,5 +59,5 @@ def connect(client: Client) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def api(server: flask_pusher_local.LocalServer) -> Api:
+def api(server: LocalServer) -> Api:
     return Api(server.url)

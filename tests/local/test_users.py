@@ -26,6 +26,14 @@ def test_a_signed_in_user_gets_what_is_sent_to_that_user(client: Client, connect
     assert client.channels_info() == {"channels": {}}
 
 
+def test_the_longest_user_id_is_reached(client: Client, connect: Connect) -> None:
+    browser, user_id = connect(), "x" * 128
+    browser.sign_in(id=user_id)
+    browser.subscribe(f"#server-to-user-{user_id}")
+    client.send_to_user(user_id, "note", {})
+    browser.expect("note")
+
+
 @pytest.mark.parametrize("user", [None, "ben"])
 def test_nobody_else_gets_a_users_events(connect: Connect, user: str | None) -> None:
     browser = connect()
@@ -59,7 +67,8 @@ def test_a_user_signs_in_once_on_a_connection(connect: Connect) -> None:
         ('{"id": ""}', "user_data needs an id"),
         ('{"id": "a b"}', "user_data needs an id"),
         ('{"id": "#server-to-user-a"}', "user_data needs an id"),
-        (json.dumps({"id": "x" * 201}), "user_data needs an id"),
+        (json.dumps({"id": "x" * 129}), "user_data needs an id: up to 128 of"),
+        ('{"id": "ana", "user_info": "Ana"}', "user_info is not a JSON object"),
         ('{"id": "ana", "watchlist": "ben"}', "watchlist is not a list"),
         ('{"id": "ana", "watchlist": [7]}', "watchlist is not a list"),
         (json.dumps({"id": "ana", "watchlist": ["x"] * 101}), "watchlist is not a list"),

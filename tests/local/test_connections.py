@@ -3,12 +3,15 @@ from __future__ import annotations
 import gc
 import socket
 import struct
-import time
 from contextlib import suppress
 
 import pytest
+from flask import Flask
 
-import flask_pusher_local
+from _flask_pusher.local import LocalServer, local_server
+from _flask_pusher.local import api as api_room
+from _flask_pusher.local import wire as wire_room
+from _flask_pusher.local.connection import Connection
 from flask_pusher import Client
 
 from .peers import KEY, Api, Connect, eventually, lines, refusals
@@ -81,54 +84,79 @@ def test_a_websocket_ping_is_answered(connect: Connect) -> None:
 
 
 def test_a_silent_connection_is_pinged_and_stays_if_it_answers(
-    app: object, client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, connect: Connect
 ) -> None:
-    monkeypatch.setattr(flask_pusher_local, "PONG_SECONDS", 0.2)
-    with flask_pusher_local.start(app, activity_timeout=0.2):  # type: ignore[arg-type]
-        browser = connect()
-        assert browser.activity_timeout == 0.2
-        for _ in range(3):
-            assert browser.receive() == {"event": "pusher:ping", "data": "{}"}
-            browser.send("pusher:pong", {})
-        browser.close()
+    browser = connect()
+    for _ in range(3):
+        server.advance(120)
+        assert browser.receive() == {"event": "pusher:ping", "data": "{}"}
+        browser.send("pusher:pong", {})
+        browser.expect_nothing()
+    server.advance(60)
+    browser.expect_nothing()
 
 
-def test_a_connection_that_sends_is_not_pinged(
-    app: object, connect: Connect, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("opcode", [9, 10], ids=["ping", "pong"])
+def test_websocket_pings_and_pongs_are_signs_of_life(
+    server: LocalServer, connect: Connect, opcode: int
 ) -> None:
-    with flask_pusher_local.start(app, activity_timeout=1):  # type: ignore[arg-type]
-        browser = connect()
-        for _ in range(8):
-            browser.send("pusher:unsubscribe", {"channel": "none"})
-            assert browser.expect_error()["message"] == "No subscription to channel none"
-            time.sleep(0.2)
+    browser = connect()
+    for _ in range(5):
+        server.advance(100)
+        browser.send_text(b"", opcode)
+        browser.send_text(b"seen?", opcode=9)
+        while browser._frame() != (10, b"seen?"):
+            pass
+    browser.expect_nothing()
+
+
+def test_a_connection_that_sends_is_not_pinged(server: LocalServer, connect: Connect) -> None:
+    browser = connect()
+    for _ in range(8):
+        browser.send("pusher:unsubscribe", {"channel": "none"})
+        assert browser.expect_error()["message"] == "No subscription to channel none"
+        server.advance(100)
+    browser.expect_nothing()
 
 
 def test_a_half_open_connection_is_closed_and_leaves_its_channels(
-    app: object, client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, client: Client, connect: Connect
 ) -> None:
-    monkeypatch.setattr(flask_pusher_local, "PONG_SECONDS", 0.2)
-    with flask_pusher_local.start(app, activity_timeout=0.2) as server:  # type: ignore[arg-type]
-        gone, stays = connect(), connect()
-        gone.ask_to_subscribe("presence-room", {"user_id": "gone"})
-        data = stays.subscribe("presence-room", {"user_id": "stays"})
-        assert data["presence"]["ids"] == ["gone", "stays"]
-        while True:  # `gone` reads nothing and answers nothing
-            message, data = stays.expect("pusher:ping", "pusher_internal:member_removed")
-            if message["event"] != "pusher:ping":
-                break
-            stays.send("pusher:pong")
-        assert data == {"user_id": "gone"}
-        assert client.users_info("presence-room") == {"users": [{"id": "stays"}]}
-        assert server.port == client.port
-        for name in ("pusher_internal:subscription_succeeded", "pusher_internal:member_added"):
-            gone.expect(name)
-        gone.expect("pusher:ping")
-        assert gone.expect_error() == {
-            "code": 4201,
-            "message": "Pong reply not received in 0.2 seconds",
-        }
-        assert gone.expect_closed().code == 4201
+    gone, stays = connect(), connect()
+    gone.ask_to_subscribe("presence-room", {"user_id": "gone"})
+    server.wait_for("presence-room")
+    stays.subscribe("presence-room", {"user_id": "stays"})
+    server.advance(120)
+    stays.expect("pusher:ping")
+    stays.send("pusher:pong")
+    stays.expect_nothing()
+    server.advance(30)  # `gone` reads nothing and answers nothing
+    assert stays.expect("pusher_internal:member_removed")[1] == {"user_id": "gone"}
+    assert client.users_info("presence-room") == {"users": [{"id": "stays"}]}
+    for name in ("pusher_internal:subscription_succeeded", "pusher_internal:member_added"):
+        gone.expect(name)
+    gone.expect("pusher:ping")
+    assert gone.expect_error() == {
+        "code": 4201,
+        "message": "Pong reply not received in 30 seconds",
+    }
+    assert gone.expect_closed().code == 4201
+
+
+def test_the_times_are_those_that_were_asked_for(app: Flask, connect: Connect) -> None:
+    with local_server(app, activity_timeout=0.5, pong_timeout=2) as server:
+        browser = connect()
+        assert browser.activity_timeout == 0.5
+        server.advance(0.5)
+        browser.expect("pusher:ping")
+        server.advance(1.9)
+        browser.send_text(b"", opcode=9)
+        assert browser._frame() == (10, b"")
+        server.advance(0.5)
+        browser.expect("pusher:ping")
+        server.advance(2)
+        assert browser.expect_error()["message"] == "Pong reply not received in 2 seconds"
+        assert browser.expect_closed().code == 4201
 
 
 @pytest.mark.parametrize(
@@ -229,7 +257,7 @@ def test_a_reset_connection_is_forgotten(connect: Connect, api: Api) -> None:
 
 
 def test_a_socket_that_hangs_up_at_any_point_of_the_handshake_does_no_harm(
-    server: flask_pusher_local.LocalServer, connect: Connect, caplog: pytest.LogCaptureFixture
+    server: LocalServer, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     handshake = (
         f"GET /app/{KEY}?protocol=7 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
@@ -246,7 +274,7 @@ def test_a_socket_that_hangs_up_at_any_point_of_the_handshake_does_no_harm(
 
 
 def test_a_request_that_is_none_gets_an_answer_and_a_line(
-    server: flask_pusher_local.LocalServer, caplog: pytest.LogCaptureFixture
+    server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for garbage in (b"GET\r\n\r\n", b"GET / HTTP/\x1b[2J\r\n\r\n", b"G=T / HTTP/1.1\r\n\r\n"):
         with socket.create_connection((server.host, server.port), timeout=5) as peer:
@@ -306,7 +334,7 @@ def test_many_slow_readers_of_a_presence_channel_are_closed_together(
     client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each one's leaving is told to the others, which finds the next one slow."""
-    monkeypatch.setattr(flask_pusher_local, "MAX_UNREAD", -1)
+    monkeypatch.setattr(wire_room, "MAX_UNREAD", -1)
     browsers = [connect(established=False) for _ in range(100)]
     for browser in browsers:
         assert browser.receive()["event"] == "pusher:error"
@@ -320,7 +348,7 @@ def test_a_reader_found_slow_gets_no_more_of_the_same_call(
     slow, bystander = connect(), connect()
     for channel in ("a", "b"):
         slow.subscribe(channel)
-    monkeypatch.setattr(flask_pusher_local, "MAX_UNREAD", -1)
+    monkeypatch.setattr(wire_room, "MAX_UNREAD", -1)
     client.trigger(["a", "b"], "e", {})
     monkeypatch.undo()
     assert slow.expect_error()["code"] == 4100
@@ -334,19 +362,17 @@ def test_a_fault_of_the_server_itself_is_logged_with_its_traceback(
     def fail(info: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(flask_pusher_local, "_parse_info", fail)
+    monkeypatch.setattr(api_room, "_parse_info", fail)
     assert api.get("/channels").status_code == 500
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_connections_leave_nothing_behind(
-    server: flask_pusher_local.LocalServer, connect: Connect
-) -> None:
+def test_connections_leave_nothing_behind(server: LocalServer, connect: Connect) -> None:
     def count() -> int:
         gc.collect()
-        return sum(isinstance(o, flask_pusher_local._Connection) for o in gc.get_objects())
+        return sum(isinstance(o, Connection) for o in gc.get_objects())
 
     for _ in range(50):
         browser = connect()

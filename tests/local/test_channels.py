@@ -5,8 +5,10 @@ import time
 from typing import Any
 
 import pytest
+from flask import Flask
 
-import flask_pusher_local
+from _flask_pusher.local import LocalServer, local_server
+from _flask_pusher.local import state as state_room
 from flask_pusher import Client
 
 from .peers import KEY, Api, Browser, Connect, eventually, lines, refusals, sign
@@ -172,7 +174,10 @@ def test_a_signature_by_another_secret_is_told_apart(
         ('{"user_id": true}', "needs a user_id"),
         ('{"user_id": 1.5}', "needs a user_id"),
         ('{"user_id": ["ana"]}', "needs a user_id"),
-        (json.dumps({"user_id": "x" * 201}), "needs a user_id: a text of 1 to 200 characters"),
+        (json.dumps({"user_id": "x" * 129}), "needs a user_id: a text of 1 to 128 characters"),
+        ('{"user_id": "ana", "user_info": "Ana"}', "user_info is not a JSON object"),
+        ('{"user_id": "ana", "user_info": ["Ana"]}', "user_info is not a JSON object"),
+        ('{"user_id": "ana", "user_info": 7}', "user_info is not a JSON object"),
     ],
 )
 def test_channel_data_that_names_no_user_is_refused(
@@ -224,7 +229,7 @@ def test_a_user_is_added_once_and_removed_with_the_last_connection(
     watching.subscribe("presence-room", {"user_id": "ben"})
     tab.subscribe("presence-room", PRESENT)
     watching.expect("pusher_internal:member_added")
-    data = other_tab.subscribe("presence-room", {"user_id": "ana", "user_info": "changed"})
+    data = other_tab.subscribe("presence-room", {"user_id": "ana", "user_info": {"new": 1}})
     assert data["presence"]["count"] == 2
     assert data["presence"]["hash"]["ana"] == {"name": "Ana"}
     watching.expect_nothing()
@@ -244,8 +249,8 @@ def test_presence_channels_have_members_and_no_subscription_count(connect: Conne
     browser.expect_nothing()
 
 
-def test_user_info_of_any_shape_arrives_as_it_was(connect: Connect) -> None:
-    shapes: list[Any] = [None, [], "é \ud800", {"a": [1.5, -0.0, 10**40]}, True, "<b>"]
+def test_user_info_arrives_as_it_was(connect: Connect) -> None:
+    shapes: list[Any] = [None, {}, {"é \ud800": "<b>"}, {"a": [1.5, -0.0, 10**40, True, None]}]
     watching = connect()
     watching.subscribe("presence-room", {"user_id": "w"})
     for number, shape in enumerate(shapes):
@@ -254,12 +259,65 @@ def test_user_info_of_any_shape_arrives_as_it_was(connect: Connect) -> None:
         assert data == {"user_id": str(number), "user_info": shape}
 
 
-def test_a_list_of_members_of_any_length_arrives(connect: Connect) -> None:
-    infos = {str(number): "x" * 9_000 for number in range(10)}
+def test_a_list_of_members_as_long_as_it_may_be_arrives(connect: Connect) -> None:
+    infos = {f"{number:0128}": {"text": "x" * 1_013} for number in range(100)}
     for user_id, info in infos.items():
         browser = connect()
         data = browser.subscribe("presence-room", {"user_id": user_id, "user_info": info})
-    assert data["presence"] == {"ids": list(infos), "hash": infos, "count": 10}
+    assert data["presence"] == {"ids": list(infos), "hash": infos, "count": 100}
+
+
+def limited(browser: Browser) -> str:
+    """The reason of a refusal that is none of authorisation."""
+    _, data = browser.expect("pusher:subscription_error")
+    assert data["type"] == "LimitReached"
+    reason: str = data["error"]
+    return reason
+
+
+def test_a_presence_channel_has_a_hundred_members(connect: Connect) -> None:
+    for number in range(100):
+        member = connect()
+        member.ask_to_subscribe("presence-room", {"user_id": number})
+    late = connect()
+    late.ask_to_subscribe("presence-room", {"user_id": "late"})
+    assert limited(late) == "presence-room has 100 members, and no more are allowed"
+    second_tab = connect()
+    assert second_tab.subscribe("presence-room", {"user_id": 7})["presence"]["count"] == 100
+    member.close()
+    second_tab.expect("pusher_internal:member_removed")
+    assert late.subscribe("presence-room", {"user_id": "late"})["presence"]["count"] == 100
+
+
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_user_info_has_a_kilobyte(connect: Connect, character: str) -> None:
+    largest = {"name": character * (1_013 // len(character.encode()))}
+    assert connect().subscribe("presence-room", {"user_id": "ana", "user_info": largest})
+    browser = connect()
+    too_large = {"name": largest["name"] + character}
+    browser.ask_to_subscribe("presence-room", {"user_id": "ben", "user_info": too_large})
+    assert limited(browser).startswith("user_info of ben is 102")
+
+
+def test_a_signed_in_users_info_has_a_kilobyte_too(connect: Connect) -> None:
+    browser = connect()
+    browser.sign_in(id="ana", user_info={"name": "x" * 1_014})
+    browser.ask_to_subscribe("presence-room")
+    assert limited(browser) == "user_info of ana is 1025 bytes, over 1024"
+
+
+def test_a_name_that_the_hosted_service_does_not_take_is_warned_of(
+    client: Client, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = connect()
+    browser.subscribe("x" * 164)
+    client.trigger("x" * 164, "e", {})
+    assert lines(caplog, "warning") == []
+    browser.expect("e")
+    browser.subscribe("y" * 165)
+    client.trigger("y" * 165, "e", {})
+    warning = "has 165 characters, and the hosted service takes 164"
+    assert [warning in line for line in lines(caplog, "warning")] == [True, True]
 
 
 # Subscription counts
@@ -282,8 +340,8 @@ def test_everyone_hears_how_many_they_are(connect: Connect) -> None:
 def test_a_large_channel_hears_its_count_at_intervals(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flask_pusher_local, "SMALL_CHANNEL", 3)
-    monkeypatch.setattr(flask_pusher_local, "COUNT_INTERVAL", 0.3)
+    monkeypatch.setattr(state_room, "SMALL_CHANNEL", 3)
+    monkeypatch.setattr(state_room, "COUNT_INTERVAL", 0.3)
     first = connect()
     first.subscribe("news")
     browsers = [connect() for _ in range(6)]
@@ -308,8 +366,8 @@ def test_a_large_channel_hears_its_count_at_intervals(
 def test_a_large_channel_that_everyone_leaves_at_once_is_gone(
     client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flask_pusher_local, "SMALL_CHANNEL", 1)
-    monkeypatch.setattr(flask_pusher_local, "COUNT_INTERVAL", 0.2)
+    monkeypatch.setattr(state_room, "SMALL_CHANNEL", 1)
+    monkeypatch.setattr(state_room, "COUNT_INTERVAL", 0.2)
     browsers = [connect() for _ in range(3)]
     for browser in browsers:
         browser.ask_to_subscribe("news")
@@ -343,27 +401,38 @@ def test_a_cache_channel_begins_with_its_last_event(client: Client, connect: Con
 
 
 def test_the_last_event_outlives_the_subscribers_but_not_its_time(
-    client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, client: Client, connect: Connect
 ) -> None:
     client.trigger("cache-score", "goal", "1")
     first = connect()
     first.subscribe("cache-score")
     first.expect("goal")
     first.close()
+    server.advance(29 * 60)
     second = connect()
     second.subscribe("cache-score")
     second.until("goal")
-    monkeypatch.setattr(flask_pusher_local, "CACHE_SECONDS", 0)
-    client.trigger("cache-score", "goal", "2")
+    server.advance(60)
     third = connect()
     third.subscribe("cache-score")
     third.until("pusher:cache_miss")
 
 
+def test_the_last_event_is_remembered_as_long_as_was_asked_for(
+    app: Flask, client: Client, connect: Connect
+) -> None:
+    with local_server(app, cache_seconds=5) as server:
+        client.trigger("cache-score", "goal", "1")
+        server.advance(6)
+        browser = connect()
+        browser.subscribe("cache-score")
+        assert browser.receive() == {"event": "pusher:cache_miss", "channel": "cache-score"}
+
+
 def test_the_oldest_cached_events_make_room(
     client: Client, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flask_pusher_local, "MAX_CACHED", 2)
+    monkeypatch.setattr(state_room, "MAX_CACHED", 2)
     for name in ("a", "b", "a", "c"):
         client.trigger(f"cache-{name}", "last", name)
     browser = connect()
@@ -377,11 +446,11 @@ def test_the_oldest_cached_events_make_room(
 
 @pytest.mark.parametrize("channel", ["private-chat", "private-cache-chat"])
 @pytest.mark.parametrize(
-    ("data", "arrives"),
-    [({"n": [1, "é"]}, {"n": [1, "é"]}), ('{"n": 1}', {"n": 1}), (None, None), (7, 7)],
+    "data",
+    [{"n": [1, "é"]}, '{"n": 1}', "text", None, 7],
 )
 def test_a_client_event_reaches_everyone_but_its_sender(
-    connect: Connect, channel: str, data: object, arrives: object
+    connect: Connect, channel: str, data: object
 ) -> None:
     sender, other = connect(), connect()
     for browser in (other, sender):
@@ -389,9 +458,7 @@ def test_a_client_event_reaches_everyone_but_its_sender(
         browser.expect("pusher_internal:subscription_succeeded")
     sender.send("client-typing", data, channel)
     message = other.until("client-typing")
-    assert message["channel"] == channel
-    assert json.loads(message["data"]) == arrives
-    assert "user_id" not in message
+    assert message == {"event": "client-typing", "channel": channel, "data": data}
     sender.send("pusher:ping")
     assert sender.until("pusher:pong")
 
@@ -405,7 +472,7 @@ def test_a_client_event_on_a_presence_channel_says_whose_it_is(connect: Connect)
     assert message == {
         "event": "client-typing",
         "channel": "presence-chat",
-        "data": "{}",
+        "data": {},
         "user_id": "ana",
     }
 
@@ -447,7 +514,7 @@ def test_a_client_event_may_be_as_large_as_the_limit(connect: Connect, data: obj
         browser.expect("pusher_internal:subscription_succeeded")
     sender.send("client-" + "x" * 193, data, "private-x")
     message = other.until("client-" + "x" * 193)
-    assert message["data"] == (data if isinstance(data, str) else json.dumps(data))
+    assert message["data"] == data
 
 
 @pytest.mark.parametrize("channel", ["private-x", None])

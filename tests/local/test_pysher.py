@@ -7,15 +7,13 @@ import queue
 import pysher
 import pytest
 
-import flask_pusher_local
+from _flask_pusher.local import LocalServer
 from flask_pusher import Client
 
 from .peers import KEY, SECRET
 
 
-def test_pysher_subscribes_and_receives(
-    server: flask_pusher_local.LocalServer, client: Client
-) -> None:
+def test_pysher_subscribes_and_receives(server: LocalServer, client: Client) -> None:
     heard: queue.Queue[tuple[str, str]] = queue.Queue()
     peer = pysher.Pusher(
         KEY,
@@ -47,7 +45,7 @@ def test_pysher_subscribes_and_receives(
 
 
 def test_pysher_is_refused_with_another_secret(
-    server: flask_pusher_local.LocalServer, caplog: pytest.LogCaptureFixture
+    server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     refused: queue.Queue[str] = queue.Queue()
     peer = pysher.Pusher(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import flask_pusher_local
+from _flask_pusher.local import LocalServer
 
 from .peers import KEY, Api, Browser, Closed, sign
 
@@ -75,7 +75,7 @@ def signed(frame: dict[str, Any], socket_id: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def bystander(server: flask_pusher_local.LocalServer) -> Any:
+def bystander(server: LocalServer) -> Any:
     browser = Browser((server.host, server.port), PATH).established()
     yield browser
     browser.close()
@@ -93,7 +93,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 @hostile
 @given(frames=st.lists(likely_frames(), max_size=8))
 def test_frames_that_are_nearly_right(
-    server: flask_pusher_local.LocalServer,
+    server: LocalServer,
     bystander: Browser,
     caplog: pytest.LogCaptureFixture,
     frames: list[dict[str, Any]],
@@ -117,7 +117,7 @@ def test_frames_that_are_nearly_right(
 @hostile
 @given(text=st.text() | st.binary(max_size=300), opcode=st.integers(0, 15))
 def test_frames_of_anything(
-    server: flask_pusher_local.LocalServer,
+    server: LocalServer,
     bystander: Browser,
     caplog: pytest.LogCaptureFixture,
     text: str | bytes,
@@ -133,7 +133,7 @@ def test_frames_of_anything(
 @hostile
 @given(data=st.binary(max_size=500))
 def test_bytes_of_anything(
-    server: flask_pusher_local.LocalServer,
+    server: LocalServer,
     bystander: Browser,
     caplog: pytest.LogCaptureFixture,
     data: bytes,
@@ -198,7 +198,7 @@ def test_queries_of_anything(
 @hostile
 @given(target=st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=80))
 def test_targets_of_anything(
-    server: flask_pusher_local.LocalServer, caplog: pytest.LogCaptureFixture, target: str
+    server: LocalServer, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
     for method in ("GET", "POST", "PUT"):
         with socket.create_connection((server.host, server.port), timeout=5) as peer:

@@ -1,0 +1,177 @@
+"""The page at ``/``, for a browser on this machine and for nobody else.
+
+It shows what private channels carry and can trigger events, so it must not be reachable from other
+machines, nor from other web pages: not by a request they forge, and not by a name of theirs that
+they let resolve to this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from . import wire
+from .api import Api, line, parse_body
+from .state import WARNINGS, Credentials, Happening, State
+
+INTERVAL = 0.25  # seconds between updates
+ROWS = 200  # shown of each kind
+RECENT = 500  # happenings that are kept for pages opened later
+
+FILES = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+        " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Page:
+    """Serves the page, tells it what happens, and triggers what it asks for."""
+
+    def __init__(self, state: State, api: Api, credentials: Credentials, host: str) -> None:
+        self._state = state
+        self._api = api
+        self._about = {"app_id": credentials.app_id, "key": credentials.key}
+        self._host = host
+        self._recent: deque[dict[str, object]] = deque(maxlen=RECENT)
+        self._last = 0
+        self._closed = asyncio.Event()
+
+    def routes(self) -> Iterable[web.AbstractRouteDef]:
+        return [
+            web.get("/page/stream", self.stream),
+            web.post("/page/trigger", self.trigger),
+        ]
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def happened(self, happening: Happening) -> None:
+        self._last += 1
+        self._recent.append(
+            {
+                "number": self._last,
+                "at": time.time(),
+                "kind": happening.kind,
+                "wrong": happening.kind in WARNINGS,
+                "text": happening.text,
+                "socket_id": happening.socket_id,
+                "channel": happening.channel,
+                "event": happening.event,
+                "data": happening.data,
+            }
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer with one of the page's files."""
+        if request.path not in FILES or request.method != "GET":
+            raise web.HTTPNotFound(text="Nothing is here, the page is at /\n")
+        self._check(request)
+        name, content_type = FILES[request.path]
+        text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+        return web.Response(text=text, content_type=content_type, headers=HEADERS)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """Send what there is, and then at intervals what has changed, as server-sent events."""
+        self._check(request)
+        response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        told, shown = 0, ""
+        with contextlib.suppress(ConnectionError):  # the page was closed
+            await response.write(_server_sent("about", wire.to_json(self._about)))
+            while not self._closed.is_set():
+                state = wire.to_json(self._snapshot())
+                news = [item for item in self._recent if item["number"] > told]  # type: ignore[operator]
+                update = _server_sent("state", state) if state != shown else b""
+                if news or not told:
+                    update += _server_sent("happened", wire.to_json(news))
+                await response.write(update or b":\n\n")
+                told, shown = self._last, state
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._closed.wait(), INTERVAL)
+        return response
+
+    def _snapshot(self) -> dict[str, Any]:
+        state = self._state
+        return {
+            "counts": {"connections": len(state.peers), "channels": len(state.channels)},
+            "connections": [
+                {
+                    "socket_id": peer.socket_id,
+                    "user_id": None if peer.user is None else peer.user.user_id,
+                    "channels": list(islice(peer.channels, ROWS)),
+                }
+                for peer in islice(state.peers.values(), ROWS)
+            ],
+            "channels": [
+                {
+                    "name": channel.name,
+                    "subscribers": len(channel.subscribers),
+                    "members": dict(islice(channel.members.items(), ROWS)),
+                }
+                for channel in islice(state.channels.values(), ROWS)
+            ],
+        }
+
+    async def trigger(self, request: web.Request) -> web.Response:
+        self._check(request)
+        # Only this page's own script can send both: another page's would have to ask first.
+        if request.headers.get("Origin") is None or request.content_type != "application/json":
+            raise web.HTTPForbidden(text="Events are triggered by this page only\n")
+        event = self._api.parse_event(await parse_body(request))
+        self._state.trigger(event)
+        channels = [self._state.channels.get(name) for name in event.channels]
+        count = sum(len(channel.subscribers) for channel in channels if channel is not None)
+        return web.json_response({"subscribers": count})
+
+    def _check(self, request: web.Request) -> None:
+        if not is_loopback(request.remote or ""):
+            raise web.HTTPForbidden(text="This page is for browsers on the server's machine\n")
+        if not self._is_own_name(request.host):
+            raise web.HTTPForbidden(text=line(f"This page is not at {request.host}"))
+        own = f"{request.scheme}://{request.host}"
+        if request.headers.get("Origin", own) != own:
+            raise web.HTTPForbidden(text="This page is not for other pages\n")
+
+    def _is_own_name(self, authority: str) -> bool:
+        try:
+            host = urlsplit(f"//{authority}").hostname or ""
+        except ValueError:
+            return False
+        return is_loopback(host) or host == self._host.lower() != ""
+
+
+def _server_sent(event: str, data: str) -> bytes:
+    return f"event: {event}\ndata: {data}\n\n".encode()
+
+
+def is_loopback(host: str) -> bool:
+    return host == "localhost" or has(host, "is_loopback")
+
+
+def has(host: str, quality: str) -> bool:
+    """Whether a host is an address of this quality, and no name."""
+    try:
+        return bool(getattr(ipaddress.ip_address(host), quality))
+    except ValueError:
+        return False

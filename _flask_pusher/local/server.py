@@ -1,0 +1,221 @@
+"""The server: one event loop that owns all of the state, so that nothing takes a lock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from .api import Api
+from .connection import CLOSE_SECONDS, Connection, WebSocket
+from .console import logger, printable
+from .page import Page
+from .state import Credentials, Happening, Limits, State
+from .webhooks import Destination, Webhook
+
+MAX_BODY = 1024 * 1024  # bytes, of an API request
+QUIET_SECONDS = 0.1  # in which a peer has sent nothing when the server stops
+MAX_DELIVERED = 10_000  # events of webhooks that are kept for tests
+
+
+class Clock:
+    """The loop's time, which can be moved on."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ahead = 0.0
+        self._timers: dict[Timer, None] = {}
+
+    def time(self) -> float:
+        return self._loop.time() + self._ahead
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        timer = Timer(self.time() + seconds, callback, self._timers)
+        timer.handle = self._loop.call_later(seconds, timer.fire)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Let time jump: what has become due happens once, in order, and the rest is nearer."""
+        self._ahead += seconds
+        now = self.time()
+        for timer in sorted(self._timers, key=lambda timer: timer.due):
+            if timer not in self._timers:
+                continue  # one before it has cancelled it
+            timer.handle.cancel()
+            if timer.due <= now:
+                timer.fire()
+            else:
+                timer.handle = self._loop.call_later(timer.due - now, timer.fire)
+
+
+class Timer:
+    __slots__ = ("_callback", "_timers", "due", "handle")
+
+    handle: asyncio.TimerHandle
+
+    def __init__(
+        self, due: float, callback: Callable[[], object], timers: dict[Timer, None]
+    ) -> None:
+        self.due = due
+        self._callback = callback
+        self._timers = timers
+        timers[self] = None
+
+    def fire(self) -> None:
+        del self._timers[self]
+        self._callback()
+
+    def cancel(self) -> None:
+        if self in self._timers:
+            del self._timers[self]
+            self.handle.cancel()
+
+
+class Server:
+    """Puts the state, the connections, the API, the webhooks and the page together."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        destinations: Sequence[Destination],
+        limits: Limits,
+        report: Callable[[Happening], None],
+        host: str,
+    ) -> None:
+        self.clock = Clock()
+        self.state = State(self.clock, self, limits)
+        self.delivered: deque[dict[str, object]] = deque(maxlen=MAX_DELIVERED)
+        self._credentials = credentials
+        self._api = Api(self.state, credentials)
+        self._page = Page(self.state, self._api, credentials, host)
+        self._webhooks = [
+            Webhook(destination, credentials, self.clock, self.happened, self.delivered.extend)
+            for destination in destinations
+        ]
+        self._report = report
+        self._changed = asyncio.Event()
+        self._refused: deque[Happening] = deque(maxlen=100)
+        self._serving: dict[asyncio.Task[Any], Connection] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(
+        self, listener: socket.socket, backlog: int, tls: ssl.SSLContext | None
+    ) -> AsyncIterator[None]:
+        """Serve the listening socket for as long as the context lasts."""
+        application = web.Application(client_max_size=MAX_BODY)
+        application.add_routes(self._api.routes())
+        application.add_routes(self._page.routes())
+        application.router.add_route("*", "/{path:.*}", self._connect)
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            logger=_http_logger(),
+            shutdown_timeout=CLOSE_SECONDS,
+        )
+        await runner.setup()
+        await web.SockSite(runner, listener, backlog=backlog, ssl_context=tls).start()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for webhook in self._webhooks:
+                    await stack.enter_async_context(webhook.running())
+                yield
+        finally:
+            await self._stop()
+            await runner.cleanup()
+
+    async def _stop(self) -> None:
+        """Let peers close, but do not wait for those that do nothing: they may be waiting for us."""
+        self._page.close()
+        self.disconnect(4200, "The server is stopping, connect again")
+        deadline = self.clock.time() + CLOSE_SECONDS
+        while self._serving and self.clock.time() < deadline:
+            await asyncio.wait(self._serving, timeout=QUIET_SECONDS)
+            for connection in self._serving.values():
+                if connection.can_hang_up(QUIET_SECONDS):
+                    connection.hang_up()
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        """Serve a WebSocket until it closes, and the page to whom asks for no WebSocket."""
+        websocket = WebSocket()
+        if request.method != "GET" or not websocket.can_prepare(request):
+            return await self._page.show(request)
+        await websocket.prepare(request)
+        transport = request.transport
+        if transport is not None:
+            connection = Connection(self.state, self._credentials, self.clock, transport)
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 (for the type checker)
+            self._serving[task] = connection
+            try:
+                await connection.serve(websocket, request)
+            finally:
+                del self._serving[task]
+        return websocket
+
+    # What the state tells
+
+    def happened(self, happening: Happening) -> None:
+        self._page.happened(happening)
+        self._report(happening)
+        if happening.kind == "refused":
+            self._refused.append(happening)
+        self._changed.set()
+
+    def tell_application(self, event: dict[str, object]) -> None:
+        for webhook in self._webhooks:
+            webhook.add(event)
+
+    # What a test asks for
+
+    def disconnect(self, code: int, reason: str) -> None:
+        for connection in list(self.state.peers.values()):
+            if isinstance(connection, Connection):
+                connection.close(code, reason)
+
+    async def wait_for(self, name: str, subscribers: int, seconds: float) -> str:
+        """Wait until a channel has as many subscribers, and answer what is wrong if it has not."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            count = self._count(name)
+            left = deadline - asyncio.get_running_loop().time()
+            if count == 0 if subscribers == 0 else count >= subscribers:
+                return ""
+            if left <= 0:
+                reasons = [each.text for each in self._refused if each.channel == name]
+                refused = f"; last refused: {reasons[-1]}" if reasons else ""
+                return (
+                    f"{name} has {count} subscribers after {seconds:g} seconds, not {subscribers}"
+                    f"{refused}"
+                )
+            self._changed.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+
+    def _count(self, name: str) -> int:
+        channel = self.state.channels.get(name)
+        return 0 if channel is None else len(channel.subscribers)
+
+
+def _http_logger() -> logging.Logger:
+    """A logger for aiohttp, to which a request that is no HTTP is an error with a traceback."""
+    http_logger = logger.getChild("http")
+    http_logger.addFilter(_shorten)
+    return http_logger
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = "refused: no HTTP request: %s", (printable(error.message),)
+        record.exc_info = None
+    return True

@@ -1,0 +1,239 @@
+"""Webhooks: what the application is told, signed, in order, and again while it is down."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Union
+from urllib.parse import urlsplit
+
+import aiohttp
+from flask import Flask
+
+from _flask_pusher import rules
+
+from . import wire
+from .state import Clock, Credentials, Happening
+
+RETRY_SECONDS = 5 * 60
+FIRST_PAUSE = 0.5
+LAST_PAUSE = 30
+ANSWER_SECONDS = 10
+WINDOW = 0.05  # seconds in which events become one batch
+MAX_BATCH = 500  # events
+MAX_PENDING = 10_000  # events
+
+EVENT_TYPES = frozenset(rules.WEBHOOK_EVENTS)
+
+Webhooks = Union[None, bool, str, Sequence[Union[str, Mapping[str, Any]]]]
+
+
+# -- Where they go --------------------------------------------------------------------------------
+
+
+class Destination(NamedTuple):
+    """Where webhooks go, and which."""
+
+    url: str
+    event_types: frozenset[str] = EVENT_TYPES
+    batch: bool = True
+    app: Flask | None = None  # in this process, instead of over HTTP
+
+
+def parse_webhooks(webhooks: Webhooks, app: Flask) -> list[Destination]:
+    """Read what :func:`local_server` takes.
+
+    :raises TypeError: it is nothing that webhooks can be posted to.
+    :raises ValueError: it is not a URL, or names an event that is none.
+    """
+    if not webhooks:
+        return []
+    if webhooks is True:
+        return [Destination(_events_path(app, root="/"), app=app)]
+    if isinstance(webhooks, (str, Mapping)):
+        webhooks = [webhooks]
+    if not isinstance(webhooks, (list, tuple, set, frozenset)):
+        raise TypeError(f"webhooks: {webhooks!r} is not True, a URL, nor a list of them")
+    return [_parse_destination(webhook, app) for webhook in webhooks]
+
+
+def _parse_destination(webhook: object, app: Flask) -> Destination:
+    options = dict(webhook) if isinstance(webhook, Mapping) else {"url": webhook}
+    url = str(options.pop("url", ""))
+    event_types = _parse_event_types(options.pop("event_types", rules.WEBHOOK_EVENTS))
+    batch = bool(options.pop("batch", True))
+    if options:
+        raise ValueError(f"webhooks: {', '.join(sorted(options))} is nothing a webhook has")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"webhooks: {url!r} is not a URL that begins with http:// or https://")
+    if parts.path in ("", "/"):
+        path = _events_path(app, root=app.config["APPLICATION_ROOT"])
+        url = parts._replace(path=path).geturl()
+    return Destination(url, event_types, batch)
+
+
+def _parse_event_types(names: object) -> frozenset[str]:
+    if not isinstance(names, (list, tuple, set, frozenset)):
+        raise TypeError(f"webhooks: event_types is a list of events' names, not {names!r}")
+    unknown = [str(name) for name in names if name not in EVENT_TYPES]
+    if unknown:
+        known = ", ".join(rules.WEBHOOK_EVENTS)
+        raise ValueError(f"webhooks: no event is named {', '.join(unknown)}; there are {known}")
+    return frozenset(names)
+
+
+def _events_path(app: Flask, root: str) -> str:
+    """The path of the route for all kinds, by the rule alone: no host needs to be trusted."""
+    urls = app.url_map.bind("localhost", script_name=root)
+    return urlsplit(urls.build("pusher.events")).path
+
+
+def _own_host(app: Flask) -> str:
+    """A host by which the application lets itself be called."""
+    trusted = app.config.get("TRUSTED_HOSTS") or ["localhost"]
+    return str(app.config["SERVER_NAME"] or trusted[0].lstrip("."))
+
+
+# -- How they get there ---------------------------------------------------------------------------
+
+
+class Webhook:
+    """Posts events to one destination.
+
+    Events of the same moment go out together. A destination that stays down costs nobody else
+    anything, and its oldest events when there are too many.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        credentials: Credentials,
+        clock: Clock,
+        happened: Callable[[Happening], None],
+        delivered: Callable[[list[dict[str, object]]], None],
+    ) -> None:
+        self._destination = destination
+        self._credentials = credentials
+        self._clock = clock
+        self._happened = happened
+        self._delivered = delivered
+        self._pending: deque[dict[str, object]] = deque()
+        self._added = asyncio.Event()
+
+    def add(self, event: dict[str, object]) -> None:
+        if event["name"] in self._destination.event_types:
+            if len(self._pending) == MAX_PENDING:
+                lost = self._pending.popleft()
+                self._note("undelivered", f"lost, too many wait: {_describe([lost])}")
+            self._pending.append(event)
+            self._added.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Deliver for as long as the context lasts."""
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        ) as session:
+            task = asyncio.create_task(self._run(session))
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _run(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            await self._added.wait()
+            await self._sleep(WINDOW)
+            self._added.clear()
+            while self._pending:
+                await self._deliver(session, self._take())
+
+    def _take(self) -> list[dict[str, object]]:
+        size = MAX_BATCH if self._destination.batch else 1
+        return [self._pending.popleft() for _ in range(min(size, len(self._pending)))]
+
+    async def _deliver(
+        self, session: aiohttp.ClientSession, events: list[dict[str, object]]
+    ) -> None:
+        body = wire.to_json({"time_ms": int(time.time() * 1000), "events": events}).encode()
+        give_up = self._clock.time() + RETRY_SECONDS
+        pause = FIRST_PAUSE
+        what = f"{_describe(events)} to {self._destination.url}"
+        while True:
+            failure, error = await self._post(session, body)
+            if not failure:
+                self._delivered(events)
+                self._note("webhook", what)
+                return
+            if self._clock.time() + pause > give_up:
+                self._note("undelivered", f"given up, {failure}: {what}", error)
+                return
+            self._note("undelivered", f"again in {pause:g} s, {failure}: {what}", error)
+            await self._sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+
+    async def _post(
+        self, session: aiohttp.ClientSession, body: bytes
+    ) -> tuple[str, BaseException | None]:
+        """Post once, and answer what went wrong, if anything, and what the application raised."""
+        headers = {
+            "Content-Type": "application/json",
+            "X-Pusher-Key": self._credentials.key,
+            "X-Pusher-Signature": self._credentials.sign(body),
+        }
+        url, app = self._destination.url, self._destination.app
+        try:
+            if app is not None:
+                status = await _in_thread(lambda: _call(app, url, body, headers))
+            else:
+                async with session.post(
+                    url, data=body, headers=headers, allow_redirects=False
+                ) as response:
+                    status = response.status
+        except Exception as error:  # noqa: BLE001 (an application may fail in every way)
+            failure = f"it failed with {type(error).__name__} {error}".rstrip()
+            return failure, error if app is not None else None
+        return "" if 200 <= status < 300 else f"it answered {status}", None
+
+    async def _sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        timer = self._clock.call_later(seconds, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+
+    def _note(self, kind: str, text: str, error: BaseException | None = None) -> None:
+        self._happened(Happening(kind, text, error=error))
+
+
+def _call(app: Flask, path: str, body: bytes, headers: dict[str, str]) -> int:
+    client = app.test_client(use_cookies=False)
+    base_url = f"http://{_own_host(app)}{app.config['APPLICATION_ROOT']}"
+    return client.post(path, base_url=base_url, data=body, headers=headers).status_code
+
+
+def _in_thread(function: Callable[[], int]) -> asyncio.Future[int]:
+    """Run a function in a thread that nobody waits for at the end, as an executor's are."""
+    future: concurrent.futures.Future[int] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 (whichever, it is told)
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="flask-pusher-webhook", daemon=True).start()
+    return asyncio.wrap_future(future)
+
+
+def _describe(events: Sequence[Mapping[str, object]]) -> str:
+    return ", ".join(f"{event['name']} {event['channel']}" for event in events)
