@@ -56,6 +56,64 @@ def test_stopping_twice_is_stopping_once(app: Flask, client: Client) -> None:
         socket.create_connection((server.host, server.port), timeout=5)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0], [0, 2, 1]])
+def test_servers_of_one_application_are_stopped_in_any_order(
+    app: Flask, client: Client, order: list[int]
+) -> None:
+    before = client.address
+    servers = [local_server(app) for _ in range(3)]
+    running = list(servers)
+    for number in order:
+        servers[number].stop()
+        running.remove(servers[number])
+        if running:
+            assert client.port == running[-1].port
+            assert client.trigger("news", "e", {}) == {}
+    assert client.address == before
+
+
+def test_a_client_that_was_pointed_elsewhere_meanwhile_stays_there(
+    app: Flask, client: Client
+) -> None:
+    with local_server(app):
+        client.address = ("elsewhere", 1, True)
+    assert client.address == ("elsewhere", 1, True)
+
+
+NOT_SECONDS = ["120", None, True, [120]]
+NO_TIME = [float("nan"), float("inf"), float("-inf"), 0, -1]
+TIMES = ["activity_timeout", "pong_timeout", "cache_seconds"]
+NUMBERS = ["members_per_channel", "user_info_bytes", "event_bytes", "client_events_per_second"]
+
+
+@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("value", [*NOT_SECONDS, *NO_TIME], ids=repr)
+def test_a_time_that_is_none_is_an_error_that_names_it(app: Flask, name: str, value: Any) -> None:
+    error = TypeError if value in NOT_SECONDS else ValueError
+    with pytest.raises(error, match=f"^{name} is a number of seconds"):
+        local_server(app, **{name: value})
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "port"])
+@pytest.mark.parametrize("value", ["8080", None, 1.5, float("nan"), False], ids=repr)
+def test_a_number_that_is_none_is_an_error_that_names_it(
+    app: Flask, name: str, value: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is a whole number, not {value!r}"):
+        local_server(app, **{name: value})
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "port"])
+def test_a_negative_number_is_an_error_that_names_it(app: Flask, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is not negative, as -1 is"):
+        local_server(app, **{name: -1})  # type: ignore[arg-type]
+
+
+def test_a_host_that_is_no_text_is_an_error_that_names_it(app: Flask) -> None:
+    with pytest.raises(TypeError, match=r"^host is a text, not None"):
+        local_server(app, host=None)  # type: ignore[arg-type]
+
+
 def test_threads_may_stop_a_server_together(app: Flask) -> None:
     server = local_server(app)
     threads = [threading.Thread(target=server.stop) for _ in range(8)]
@@ -349,6 +407,37 @@ def test_serving_goes_on_when_nobody_reads_what_it_prints(terminals: list[Termin
     assert b"Traceback" not in terminal.process.stderr.read()
     terminal.process.stderr.close()
     terminal.process.wait(5)
+
+
+def test_serving_goes_on_when_nobody_empties_the_pipe(terminals: list[Terminal]) -> None:
+    terminal = Terminal(port=0)
+    terminals.append(terminal)
+    address = terminal.serving()
+    terminal.until("Ctrl-C")
+    browser = Browser(address, f"/app/{KEY}?protocol=7").established()
+    for number in range(3000):  # 300 kB; a pipe holds 64
+        browser.send("nonsense" + "x" * 50 + str(number))
+        browser.expect_error()
+    browser.close()
+    terminal.until("[0-9]+ lines are missing here: they were not read in time.")
+    assert terminal.stop() == ""
+    assert terminal.lines[-1] == "Stopped."
+
+
+def test_stopping_goes_on_when_nobody_empties_the_pipe(terminals: list[Terminal]) -> None:
+    terminal = Terminal(port=0)
+    terminals.append(terminal)
+    address = terminal.serving()
+    terminal.until("Ctrl-C")
+    browser = Browser(address, f"/app/{KEY}?protocol=7").established()
+    for _ in range(3000):
+        browser.send("nonsense" + "x" * 50)
+        browser.expect_error()
+    terminal.process.terminate()
+    assert browser.until_closed().code == 4200
+    browser.close()
+    assert terminal.process.wait(20) == 0
+    assert terminal.output() == ""
 
 
 @pytest.mark.parametrize(("host", "quiet"), [("", False), ("127.0.0.1", True)])

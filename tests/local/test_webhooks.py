@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -313,26 +314,143 @@ def test_too_many_waiting_webhooks_lose_the_oldest(
     ]
 
 
-def test_the_application_gets_its_webhooks_in_this_process() -> None:
-    app, pusher = Flask(__name__), Pusher()
-    app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
-    told = []
-    failures = [RuntimeError("not yet")]
+class Told:
+    """An application that keeps what its webhooks tell, and fails as often as it is told to."""
 
-    @pusher.webhooks.event("channel_occupied")
-    def occupied(event: dict[str, Any]) -> None:
-        if failures:
-            raise failures.pop()
-        told.append((event["channel"], request.path))
-        pusher.client.trigger(event["channel"], "welcome", {})
+    def __init__(self, **config: object) -> None:
+        self.app = Flask(__name__)
+        self.app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
+        self.app.config.update(config)
+        self.failures: list[Exception] = []
+        self.events: list[tuple[str, str]] = []
+        self.pusher = Pusher(self.app)
+        self.pusher.webhooks.event("channel_occupied")(self.occupied)
 
-    pusher.init_app(app)
-    with local_server(app, webhooks=True) as server:
-        browser = Browser((server.host, server.port), f"/app/{KEY}?protocol=7").established()
+    def occupied(self, event: dict[str, Any]) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        self.events.append((event["channel"], request.script_root + request.path))
+        self.pusher.client.trigger(event["channel"], "welcome", {})
+
+
+def visit(server: LocalServer) -> Browser:
+    return Browser((server.host, server.port), f"/app/{KEY}?protocol=7").established()
+
+
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [
+        ({}, "/pusher/events"),
+        ({"APPLICATION_ROOT": "/shop"}, "/shop/pusher/events"),
+        ({"APPLICATION_ROOT": "/shop/"}, "/shop/pusher/events"),
+        ({"TRUSTED_HOSTS": ["example.com"]}, "/pusher/events"),
+        ({"TRUSTED_HOSTS": [".example.com"]}, "/pusher/events"),
+        ({"SERVER_NAME": "example.com:8000"}, "/pusher/events"),
+        ({"SERVER_NAME": "example.com", "TRUSTED_HOSTS": ["example.com"]}, "/pusher/events"),
+        ({"PREFERRED_URL_SCHEME": "https", "SERVER_NAME": "a.example"}, "/pusher/events"),
+    ],
+)
+def test_the_application_gets_its_webhooks_in_this_process(
+    config: dict[str, object], path: str
+) -> None:
+    told = Told(**config)
+    with local_server(told.app, webhooks=True) as server:
+        browser = visit(server)
         browser.subscribe("news")
         browser.expect("welcome")
         browser.close()
-    assert told == [("news", "/pusher/events")]
+    assert told.events == [("news", path)]
+
+
+def test_what_a_handler_raises_is_warned_of_with_its_traceback_and_it_is_called_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = Told(TESTING=True)
+    told.failures = [RuntimeError("not yet")]
+    with local_server(told.app, webhooks=True) as server:
+        browser = visit(server)
+        browser.subscribe("news")
+        browser.expect("welcome")
+        browser.close()
+    (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert record.getMessage() == (
+        "undelivered: again in 0.05 s, it failed with RuntimeError not yet:"
+        " channel_occupied news, subscription_count news to /pusher/events"
+    )
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "not yet"
+
+
+def test_stopping_does_not_wait_for_a_handler() -> None:
+    told, entered, leave = Told(), threading.Event(), threading.Event()
+
+    @told.pusher.webhooks.event("subscription_count")
+    def linger(event: dict[str, Any]) -> None:
+        entered.set()
+        leave.wait(60)
+
+    try:
+        with local_server(told.app, webhooks=True) as server:
+            browser = visit(server)
+            browser.subscribe("news")
+            assert entered.wait(20)
+        assert not leave.is_set()
+        browser.close()
+    finally:
+        leave.set()
+
+
+def test_a_handler_may_stop_the_server() -> None:
+    told, stopped = Told(), threading.Event()
+
+    @told.pusher.webhooks.event("subscription_count")
+    def stop(event: dict[str, Any]) -> None:
+        server.stop()
+        stopped.set()
+
+    server = local_server(told.app, webhooks=True)
+    browser = visit(server)
+    browser.subscribe("news")
+    assert stopped.wait(20)
+    assert browser.until_closed().code == 4200
+    browser.close()
+
+
+def test_what_was_delivered_can_be_asked_for(
+    start: Start, connect: Connect, receiver: Receiver
+) -> None:
+    receiver.statuses = [500]
+    server = start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
+    assert server.webhooks == []
+    browser = connect()
+    browser.subscribe("news")
+    eventually(lambda: server.webhooks)
+    assert server.webhooks == [{"name": "channel_occupied", "channel": "news"}]
+    server.stop()
+    assert server.webhooks == receiver.events
+
+
+def test_pauses_pass_as_fast_as_a_test_lets_time_pass(
+    start: Start,
+    connect: Connect,
+    receiver: Receiver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks_room, "FIRST_PAUSE", 100)
+    monkeypatch.setattr(webhooks_room, "LAST_PAUSE", 100)
+    receiver.statuses = [500] * 4
+    server = start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
+
+    def failed_times(count: int) -> bool:
+        return len(lines(caplog, "undelivered")) == count
+
+    connect().subscribe("news")
+    for times in range(1, 3):
+        eventually(partial(failed_times, times))
+        server.advance(100)
+    eventually(partial(failed_times, 3))
+    assert "given up, it answered 500" in lines(caplog, "undelivered")[-1]
 
 
 @pytest.mark.parametrize("webhooks", [None, False, "", [], ()])
@@ -362,6 +480,8 @@ def test_a_url_without_a_path_gets_that_of_the_applications_route(
         ([{"event_types": ["cache_miss"]}], "'' is not a URL"),
         ([{"url": "http://x/", "event_types": ["cache_mist"]}], "no event is named cache_mist"),
         ([{"url": "http://x/", "colour": "red"}], "colour is nothing a webhook has"),
+        ([{"url": None}], "'None' is not a URL"),
+        ([7], "'7' is not a URL"),
     ],
 )
 def test_webhooks_that_cannot_be_posted_are_an_error_at_once(
@@ -371,6 +491,40 @@ def test_webhooks_that_cannot_be_posted_are_an_error_at_once(
     with pytest.raises(ValueError, match=words):
         local_server(app, webhooks=webhooks)
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "words"),
+    [
+        (7, "7 is not True, a URL, nor a list of them"),
+        ([{"url": "http://x/", "event_types": "channel_occupied"}], "not 'channel_occupied'"),
+        ([{"url": "http://x/", "event_types": None}], "a list of events' names, not None"),
+    ],
+)
+def test_webhooks_of_the_wrong_type_are_an_error_that_says_so(
+    app: Flask, webhooks: Any, words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        local_server(app, webhooks=webhooks)
+
+
+@pytest.mark.parametrize(
+    ("config", "path"),
+    [
+        ({"APPLICATION_ROOT": "/shop"}, "/shop/pusher/events"),
+        ({"TRUSTED_HOSTS": ["example.com"]}, "/pusher/events"),
+        ({"SERVER_NAME": "example.com"}, "/pusher/events"),
+    ],
+)
+def test_a_url_without_a_path_gets_that_of_the_route_whatever_the_hosts_are(
+    receiver: Receiver, config: dict[str, object], path: str
+) -> None:
+    with local_server(Told(**config).app, webhooks=receiver.url) as server:
+        browser = visit(server)
+        browser.subscribe("news")
+        eventually(lambda: receiver.posts)
+        browser.close()
+    assert {posted for posted, _ in receiver.posts} == {path}
 
 
 def test_stopping_does_not_wait_for_an_application_that_is_down(

@@ -14,7 +14,7 @@ from _flask_pusher.local import wire as wire_room
 from _flask_pusher.local.connection import Connection
 from flask_pusher import Client
 
-from .peers import KEY, Api, Connect, eventually, lines, refusals
+from .peers import KEY, Api, Closed, Connect, eventually, lines, refusals
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -286,6 +286,54 @@ def test_a_request_that_is_none_gets_an_answer_and_a_line(
         assert record.getMessage().startswith("refused: no HTTP request: ")
         assert record.getMessage().isprintable()
         assert record.exc_info is None
+
+
+@pytest.mark.parametrize("frames", [50, 5000])
+def test_the_reason_of_a_refusal_arrives_however_much_is_under_way(
+    connect: Connect, frames: int
+) -> None:
+    for _ in range(20 if frames == 50 else 2):
+        browser = connect()
+        browser.send("pusher:signin", {"auth": f"{KEY}:wrong", "user_data": "{}"})
+        for number in range(frames):  # a connection that is reset meanwhile fails here
+            browser.send("pusher:subscribe", {"channel": f"news-{number}"})
+        assert browser.expect_error()["code"] == 4009
+        closed = browser.expect_closed()
+        assert (closed.code, closed.reason[:13]) == (4009, "Unauthorised:")
+
+
+def test_a_connection_that_cannot_be_served_is_told_why_however_much_it_sends(
+    connect: Connect,
+) -> None:
+    browser = connect("/app/other?protocol=7", established=False)
+    for _ in range(500):
+        browser.send("pusher:ping", "x" * 1000)
+    assert browser.expect_error()["code"] == 4001
+    assert browser.expect_closed().code == 4001
+
+
+def test_a_frame_too_long_is_answered_though_more_of_it_is_under_way(connect: Connect) -> None:
+    browser = connect()
+    browser.send("pusher:ping", "x" * 5_000_000)
+    browser.send("pusher:ping")
+    assert browser.expect_closed().code == 1009
+
+
+def test_a_peer_that_never_closes_is_left_after_a_second(connect: Connect) -> None:
+    browser = connect("/app/other?protocol=7", established=False)
+    assert browser.until_closed().code == 4001
+    with pytest.raises(Closed):
+        browser.receive(timeout=20)
+
+
+def test_what_a_refused_peer_sends_means_nothing_any_more(
+    server: LocalServer, connect: Connect
+) -> None:
+    browser = connect()
+    browser.send("pusher:signin", {})
+    browser.ask_to_subscribe("news")
+    assert browser.until_closed().code == 4009
+    assert server.channels == {}
 
 
 def test_a_slow_reader_is_closed_and_the_others_get_everything(
