@@ -9,11 +9,12 @@ HERE = Path(__file__).parent
 
 
 class BuildWithStubs(build_py):
-    """Put the types beside the modules.
+    """Put the types beside the module.
 
     A type checker believes an installed module only when a ``py.typed`` marks it, and only a
-    package can carry that. A stub package (PEP 561) needs no mark, so each module is built a
-    second time as ``<module>-stubs/__init__.pyi``: one source, two files.
+    package, as ``_flask_pusher`` is one, can carry that. A stub package (PEP 561) needs no mark,
+    so the module is built a second time as ``flask_pusher-stubs/__init__.pyi``: one source, two
+    files.
 
     An editable install has no stubs: a copy would not follow the module while it is edited.
     """
@@ -21,20 +22,17 @@ class BuildWithStubs(build_py):
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            for module, stub in self._stubs().items():
-                self.mkpath(str(Path(stub).parent))
-                self.copy_file(module, stub)
+            self.mkpath(str(Path(self._stubs).parent))
+            self.copy_file("flask_pusher.py", self._stubs)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         outputs = super().get_outputs(include_bytecode)
-        return outputs if self.editable_mode else [*outputs, *self._stubs().values()]
+        return outputs if self.editable_mode else [*outputs, self._stubs]
 
-    def _stubs(self) -> dict[str, str]:
-        """Each module's file, and where in the build its stub goes."""
-        return {
-            f"{module}.py": str(Path(self.build_lib, f"{module}-stubs", "__init__.pyi"))
-            for module in self.py_modules
-        }
+    @property
+    def _stubs(self) -> str:
+        """Where in the build the types go."""
+        return str(Path(self.build_lib, "flask_pusher-stubs", "__init__.pyi"))
 
 
 setup(
