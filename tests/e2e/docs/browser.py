@@ -15,7 +15,7 @@ from playwright.sync_api import Page, Route, sync_playwright
 from .. import WAIT_SECONDS
 from ..conftest import BROWSER_ARGUMENTS
 
-CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/([\w-]+)@([\d.]+)/([\w./-]+)")
+CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/([\w.-]+)@([\d.]+)/([\w./-]+)")
 T = TypeVar("T")
 
 

@@ -62,7 +62,7 @@ PAGES = sorted(TREE.joinpath("docs").rglob("*.rst"))
 SOCKET_ID = "123.456"
 FILE_NAMED = re.compile(r"(?:# |// |\{# |<!-- )([\w./-]+\.\w+)(?: #\}| -->)?\n")
 SERVERS = {
-    "flask pusher serve": r"(?P<host>PUSHER_PORT) = (?P<port>\d+)",
+    "flask pusher serve": r"shown at https?://[^:]+:(?P<port>\d+)/",
     "flask run": r"Running on (?P<site>http://\S+)",
     "gunicorn": r"Listening at: (?P<site>http://\S+)",
 }
@@ -109,6 +109,7 @@ class Project:
         self._modules: list[ModuleType] = []
         self._application = ExitStack()
         self._commands = ExitStack()
+        self._tabs = ExitStack()
         self._site: str | None = None
         for example in examples_of(README):
             if (file := file_of(example.parsed)) and not file.startswith("test_"):
@@ -140,7 +141,8 @@ class Project:
     def check(self, example: Example) -> None:
         padding = "\n" * (example.line + example.region.lexemes["source"].line_offset)
         code = compile(padding + example.parsed, example.path, "exec")
-        exec(code, {**vars(self.module), **self.names()})  # noqa: S102 - what this file is for
+        with ExitStack() as self._tabs:
+            exec(code, {**vars(self.module), **self.names()})  # noqa: S102 - what this file is for
 
     def names(self) -> dict[str, Any]:
         """What checks may use beside the names of the application."""
@@ -213,6 +215,7 @@ class Project:
         settings = {name: value for name, value in self.env.items() if name.startswith("FLASK_")}
         with patch.dict(os.environ, settings):
             self.module = self.import_file("app.py")
+        self.app.jinja_env.auto_reload = True
         self.app.secret_key = self.app.secret_key or "signs the session"
         self.app.add_url_rule("/as/<user>/<page>", view_func=page_of_user)
 
@@ -269,7 +272,7 @@ class Project:
     def open_tab(self, path: str = "/") -> Tab:
         browser = self.open_browser()
         tab = browser.open(self.site.rstrip("/") + path)
-        self._application.callback(tab.close)
+        self._tabs.callback(tab.close)
         return tab
 
     def open_as(self, user: str, page: str = "index.html") -> Tab:
@@ -386,10 +389,10 @@ class Project:
             pytest.fail(f"{words} ended: {self.printed}")
         killer.cancel()
         threading.Thread(target=process.stdout.read).start()
-        if "site" in found.groupdict():
-            self._site = found["site"]
-        else:
-            self.env["FLASK_PUSHER_PORT"] = found["port"]
+        where = found.groupdict()
+        self._site = where.get("site", self._site)
+        if "port" in where:
+            self.env["FLASK_PUSHER_PORT"] = where["port"]
 
     def close(self) -> None:
         self._application.close()
