@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from flask import Flask, render_template, send_from_directory, session
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import Page as BrowserPage
 from werkzeug import Response
 
 from flask_pusher import Pusher, local_server
 
+from . import WAIT_SECONDS
 from .pages import Page
 from .servers import APP_ID, KEY, SECRET, Redis, Site, Soketi
 from .tools import (
@@ -38,6 +41,8 @@ from .tools import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+RECIPES = HERE.parents[1] / "docs" / "recipes"
+CDN = "https://cdn.jsdelivr.net/npm/"
 BROWSER_ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -51,6 +56,7 @@ BROWSER_ARGUMENTS = [
 
 Serve = Callable[..., None]
 OpenPage = Callable[..., Page]
+NewTab = Callable[[], BrowserPage]
 NewName = Callable[..., str]
 
 
@@ -191,6 +197,10 @@ def make_app(settings: dict[str, Any], packages: Path) -> Callable[..., Flask]:
         def npm(file: str) -> Response:
             return send_from_directory(packages, file)
 
+        @app.get("/recipes/<name>")
+        def recipe(name: str) -> Response:
+            return send_from_directory(RECIPES, name)
+
         @app.get("/<name>.html")
         def page(name: str) -> str:
             return render_template(f"{name}.html")
@@ -248,6 +258,31 @@ def open_page(chromium: Browser, site: Site, serve: Serve) -> Iterator[OpenPage]
     yield open_page
     for page in pages:
         page.close()
+
+
+@pytest.fixture
+def new_tab(chromium: Browser, packages: Path) -> Iterator[NewTab]:
+    """Open an empty tab, in a browser profile of its own. It finds npm's packages at the CDN."""
+    contexts = []
+
+    def answer_as_cdn(route: Route) -> None:
+        name, version, file = re.fullmatch(
+            f"{CDN}([^@]+)@([^/]+)/(.*)", route.request.url
+        ).groups()
+        manifest = json.loads((packages / name / "package.json").read_text(encoding="utf-8"))
+        assert manifest["version"] == version
+        route.fulfill(path=packages / name / file)
+
+    def new_tab() -> BrowserPage:
+        contexts.append(chromium.new_context())
+        contexts[-1].route(f"{CDN}**", answer_as_cdn)
+        tab = contexts[-1].new_page()
+        tab.set_default_timeout(WAIT_SECONDS * 1000)
+        return tab
+
+    yield new_tab
+    for context in contexts:
+        context.close()
 
 
 _numbers = itertools.count(1)
