@@ -36,7 +36,7 @@ from pusher.signature import sign
 
 from _flask_pusher import handlers, rules
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
-from _flask_pusher.client import Client, NoAnswer
+from _flask_pusher.client import Client
 from _flask_pusher.commands import add_commands
 from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.outbox import Outboxes
@@ -46,6 +46,7 @@ from _flask_pusher.routes import Binding, make_blueprint, refuse_collisions
 from _flask_pusher.settings import make_client, read_settings
 from _flask_pusher.templates import Templates
 from _flask_pusher.transactions import Followed
+from _flask_pusher.transport import NoAnswer
 from _flask_pusher.webhooks import Webhooks, WebhookViews, webhook_headers
 
 __all__ = [

@@ -1,35 +1,24 @@
-"""The official client of the Channels HTTP API, mended, and the transport that it sends through."""
+"""The official client of the Channels HTTP API, mended."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
-import logging
-import os
-import re
-import socket
-import ssl
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from numbers import Number
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
+import flask
 import pusher
-import requests
 from pusher.crypto import encrypt
-from pusher.errors import PusherBadAuth, PusherBadRequest, PusherError, PusherForbidden
-from pusher.http import GET, POST, Request, process_response
+from pusher.http import GET, POST, Request
 from pusher.pusher_client import PusherClient
 from pusher.requests import RequestsBackend
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import ProtocolError
 
 from _flask_pusher import rules
-
-if TYPE_CHECKING:
-    from flask import Flask
+from _flask_pusher.transport import Backend, Transport
 
 MYPY = False
 if MYPY:  # noqa: SIM108 - mypy knows only the statement
@@ -40,21 +29,6 @@ else:
 
 MASTER_KEY = "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"
 _KINDS = (*rules.AUTHORISED, "cache-")
-
-
-class NoAnswer(PusherError, requests.RequestException):  # type: ignore[misc]  # noqa: N818
-    """No answer came from the HTTP API: nothing listens there, the connection broke, or it took
-    longer than ``PUSHER_TIMEOUT``.
-
-    The message names the address, says what happened and what to look at. The exception of the
-    HTTP library is the ``__cause__``.
-
-    .. versionadded:: 4.0
-    """
-
-    timed_out: bool = False
-    """Whether the API took the call and was silent for ``PUSHER_TIMEOUT`` seconds. It may have
-    done what it was asked for."""
 
 
 class Client(_Official):
@@ -79,15 +53,17 @@ class Client(_Official):
         self,
         app_id: str,
         *arguments: Any,
+        backend: Any = None,
         path: str = "",
         max_event_bytes: int | None = rules.EVENT_BYTES,
         **options: Any,
     ) -> None:
-        if options.get("backend") in (None, RequestsBackend):
-            options["backend"] = Backend
+        if not rules.is_app_id(app_id):
+            raise ValueError(f"An app's id is text of A-Z a-z 0-9 _ -; this is {app_id!r:.100}.")
         # The official client takes digits only for an id; self-hosted servers take more.
-        super().__init__("0", *arguments, **options)  # type: ignore[call-arg]
-        self._pusher_client = _Api("0", *arguments, **options)
+        super().__init__("0", *arguments, backend=_no_backend, **options)  # type: ignore[call-arg]
+        adapter = Backend if backend in (None, RequestsBackend) else backend
+        self._pusher_client = _Api("0", *arguments, backend=adapter, **options)
         self._pusher_client._app_id = app_id
         self._pusher_client.path = path
         self._pusher_client.max_event_bytes = max_event_bytes
@@ -299,6 +275,10 @@ class Client(_Official):
         return super().validate_webhook(key, signature, body)  # type: ignore[misc]
 
 
+def _no_backend(_client: Any, **_options: Any) -> None:
+    """The official client makes two of its own, which are not used."""
+
+
 class _ChannelsWithInfo(list):  # type: ignore[type-arg]
     """Carries ``info`` through ``pusher.Pusher.trigger``, which has no argument for it and which
     tests of applications patch."""
@@ -421,13 +401,14 @@ class _Api(PusherClient):  # type: ignore[misc]
         """Make several calls, in order, and give one answer; a coroutine if the backend does."""
         first = self.call(POST, *calls[0])
         if inspect.isawaitable(first):
-            return self._publish_rest(first, calls[1:])
-        return _joined([first, *(self.call(POST, *call) for call in calls[1:])])
+            return self._publish_rest(first, calls)
+        return _joined(calls, [first, *(self.call(POST, *call) for call in calls[1:])])
 
     async def _publish_rest(
         self, first: Awaitable[Any], calls: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> Any:
-        return _joined([await first, *[await self.call(POST, *call) for call in calls]])
+        rest = [await self.call(POST, *call) for call in calls[1:]]
+        return _joined(calls, [await first, *rest])
 
     def call(self, method: str, resource: str, params: Mapping[str, Any]) -> Any:
         path = f"{self.path}/apps/{self.app_id}/{resource}"
@@ -534,37 +515,42 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON: no browser could read it. Send None or text instead.")
 
 
-def _joined(answers: list[Any]) -> Any:
+def _joined(
+    calls: Sequence[tuple[str, Mapping[str, Any]]], answers: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     """The answers of several calls, as one call would have answered."""
-    answer = answers[0]
-    for other in answers[1:]:
-        for key, value in other.items():
-            if key not in answer:
-                answer[key] = value
-            elif isinstance(value, dict):
-                answer[key].update(value)
+    if any("batch" in answer for answer in answers):  # one without info has no entries
+        for (_, params), answer in zip(calls, answers):
+            answer.setdefault("batch", [{} for _ in params["batch"]])
+    joined: dict[str, Any] = {}
+    for answer in answers:
+        for key, value in answer.items():
+            if isinstance(value, dict):
+                joined[key] = {**joined.get(key, {}), **value}
+            elif isinstance(value, list):
+                joined[key] = [*joined.get(key, []), *value]
             else:
-                answer[key] += value
-    return answer
+                joined[key] = value
+    return joined
 
 
 # -- JSON by the application's provider -----------------------------------------------------------
 
 
-def json_classes(app: Flask) -> dict[str, Any]:
+def json_classes(app: flask.Flask) -> dict[str, Any]:
     """The client's encoder and decoder: the application's own ``json_encoder`` and
     ``json_decoder``, as Flask had them before 2.3, or what goes through its ``app.json``."""
     provider = _Provider(app)
     return {
-        "json_encoder": getattr(app, "json_encoder", None) or provider.encoder,
-        "json_decoder": getattr(app, "json_decoder", None) or provider.decoder,
+        "json_encoder": getattr(app, "json_encoder", None) or provider.codec,
+        "json_decoder": getattr(app, "json_decoder", None) or provider.codec,
     }
 
 
 class _Provider:
     """The JSON provider of an application, which a copy keeps and a pickle leaves behind."""
 
-    def __init__(self, app: Flask | None) -> None:
+    def __init__(self, app: flask.Flask | None) -> None:
         self.app = app
 
     def __deepcopy__(self, memo: Any) -> _Provider:
@@ -573,372 +559,24 @@ class _Provider:
     def __getstate__(self) -> dict[str, Any]:
         return {"app": None}
 
-    def encoder(self, **options: Any) -> _Encoder:
-        return _Encoder(self._json, options["ensure_ascii"])
-
-    def decoder(self, **_options: Any) -> _Decoder:
-        return _Decoder(self._json)
-
-    @property
-    def _json(self) -> Any:
-        if self.app is None:  # unpickled: the current application's, if there is one
-            from flask import json as flask_json
-
-            return flask_json
-        return self.app.json
+    def codec(self, ensure_ascii: bool = True, **_options: Any) -> _Codec:
+        # Unpickled, it is the current application's, if there is one.
+        return _Codec(flask.json if self.app is None else self.app.json, ensure_ascii)
 
 
-class _Encoder(NamedTuple):
+class _Codec(NamedTuple):
+    """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's instance."""
+
     provider: Any
     ensure_ascii: bool
 
     def encode(self, value: Any) -> str:
         try:
             # Keys of two types cannot be sorted, and escapes count against an event's size.
-            return str(self.provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False))
+            text = self.provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False)
         except TypeError:  # a provider may take no options, or not these
-            return str(self.provider.dumps(value))
-
-
-class _Decoder(NamedTuple):
-    provider: Any
+            text = self.provider.dumps(value)
+        return _text(text, "What the JSON provider gives")
 
     def decode(self, text: str) -> Any:
         return self.provider.loads(text)
-
-
-# -- The transport --------------------------------------------------------------------------------
-
-Observer = Callable[[Request], Any]
-
-
-class Transport:
-    """What a client sends through: the backend, whose answers and errors it checks; or an observer
-    that answers in its place, while events are recorded."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.observers: Callable[[], Observer | None] = _nobody
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observers": _nobody}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Transport:
-        copied = Transport(copy.deepcopy(self.backend, memo))
-        copied.observers = self.observers
-        return copied
-
-    def send_request(self, request: Request) -> Any:
-        observer = self.observers()
-        if observer is not None:
-            answer = observer(request)
-            is_async = inspect.iscoroutinefunction(self.backend.send_request)
-            return _ready(answer) if is_async else answer
-        try:
-            answer = self.backend.send_request(request)
-        except Exception as error:  # noqa: BLE001 - each backend has its own
-            raise _told(error, request) from _without_query(error)
-        return self._awaited(answer, request) if inspect.isawaitable(answer) else accepted(answer)
-
-    async def _awaited(self, answer: Awaitable[Any], request: Request) -> Any:
-        try:
-            found = await answer
-        except Exception as error:  # noqa: BLE001 - each backend has its own
-            raise _told(error, request) from _without_query(error)
-        return accepted(found)
-
-
-def _nobody() -> None:
-    return None
-
-
-async def _ready(answer: Any) -> Any:
-    return answer
-
-
-def accepted(answer: Any) -> Any:
-    """An answer of the API that is no refusal.
-
-    soketi's refusals have status 200, and the status that they should have in their body.
-
-    :raises PusherError: for a refusal, and for what is no answer of Channels.
-    """
-    if answer is not None and not isinstance(answer, dict):
-        raise PusherError(
-            f"The answer is not one of Channels, but {_kind(answer)}. Is it a Channels server that"
-            " PUSHER_HOST and PUSHER_PORT name?"
-        )
-    if answer and "error" in answer:
-        status = answer.get("code")
-        if isinstance(status, int) and status >= 400:
-            process_response(status, answer["error"])
-    return answer
-
-
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status of a refusal; None where the error has none."""
-    for kind, status in ((PusherBadRequest, 400), (PusherBadAuth, 401), (PusherForbidden, 403)):
-        if isinstance(error, kind):
-            return status
-    found = re.match(r"([1-5][0-9][0-9]): ", str(error))
-    return int(found[1]) if found else None
-
-
-class Backend(RequestsBackend):  # type: ignore[misc]
-    """The client's adapter for ``requests``, for processes that fork and servers that hang up.
-
-    A connection is kept for each thread that publishes at once. A forked process opens its own,
-    and one that breaks before an answer is tried once more, on a new connection: the server may
-    have had the event already, and then has it twice. A timeout is not tried again.
-    """
-
-    connections: ClassVar[int] = 1000
-    """How many connections are kept at most; a further one is closed after its answer."""
-    takes: ClassVar[tuple[str, ...]] = ("auth", "cert", "cookies", "hooks", "proxies", "verify")
-    """The options, which are those of ``requests``; what else that has is the client's."""
-
-    def __init__(self, client: Any, **options: Any) -> None:
-        for name in options:
-            if name not in self.takes:
-                raise TypeError(f"{name!r} is none of {', '.join(self.takes)}")
-        self.client = client
-        self.options = options
-        self._kept: tuple[int, requests.Session] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
-
-    def send_request(self, request: Request) -> Any:
-        try:
-            response = self._send(request, self.session)
-        except requests.ConnectionError as error:
-            if not _broke(error):
-                raise
-            self._kept = None
-            response = self._send(request, self.session)
-        return _content(response)
-
-    @property
-    def session(self) -> requests.Session:
-        """This process's connections. They are published by one assignment, so that no thread
-        sees half of them."""
-        kept = self._kept
-        if kept is None or kept[0] != os.getpid():
-            session = requests.Session()
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
-            kept = self._kept = (os.getpid(), session)
-        return kept[1]
-
-    def _send(self, request: Request, session: requests.Session) -> requests.Response:
-        options = {"timeout": self.client.timeout, "allow_redirects": False, **self.options}
-        if is_loopback(self.client.host):
-            options.setdefault("proxies", {"http": None, "https": None, "all": None})
-        return session.request(
-            request.method, request.url, headers=request.headers, data=request.body, **options
-        )
-
-
-def is_loopback(host: str) -> bool:
-    return host in ("localhost", "[::1]") or host.startswith("127.")
-
-
-def _content(response: requests.Response) -> Any:
-    body = response.content.decode("utf-8", "replace")
-    if response.status_code not in (200, 202):
-        return process_response(response.status_code, body)
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        answer = None
-    if answer is None:
-        raise PusherError(
-            f"The answer, of status {response.status_code}, is not one of Channels:"
-            f" {' '.join(body.split())[:100]!r}. Is it a Channels server that PUSHER_HOST and"
-            " PUSHER_PORT name?"
-        )
-    return answer
-
-
-def _broke(error: requests.ConnectionError) -> bool:
-    """Whether a connection was there, and broke before an answer came."""
-    return any(isinstance(one, (ProtocolError, ssl.SSLEOFError)) for one in _causes(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it was made of: requests' and urllib3's wrap each other."""
-    found: list[BaseException] = [error]
-    for one in found:
-        inner = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
-        found += [each for each in inner if isinstance(each, BaseException) and each not in found]
-    return iter(found)
-
-
-def _told(error: Exception, request: Request) -> PusherError:
-    """What a backend's exception is to the caller."""
-    if isinstance(error, PusherError):
-        return error
-    if isinstance(error, ValueError) and not isinstance(error, OSError):
-        return PusherError(f"{request.base_url} gave what is not an answer of Channels: {error}")
-    happened, look = _in_words(error, request)
-    told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
-    told.timed_out = _timed_out(error)
-    return told
-
-
-def _timed_out(error: Exception) -> bool:
-    causes = list(_causes(error))
-    if any(isinstance(one, requests.ConnectTimeout) for one in causes):
-        return False
-    return any("Timeout" in type(one).__name__ or isinstance(one, TimeoutError) for one in causes)
-
-
-def _in_words(error: Exception, request: Request) -> tuple[str, str]:
-    causes = list(_causes(error))
-    host, timeout = request.client.host, request.client.timeout
-
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(one, kinds) for one in causes)
-
-    if has(ssl.SSLCertVerificationError):
-        return (
-            "its certificate is not trusted",
-            'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.',
-        )
-    if has(socket.gaierror) or "NameResolutionError" in {type(one).__name__ for one in causes}:
-        return (
-            f"the name {host} is not known",
-            "Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?",
-        )
-    if has(ConnectionRefusedError):
-        if is_loopback(host):
-            return (
-                "nothing listens there",
-                "Is the local server running? 'flask pusher serve' starts it.",
-            )
-        return "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
-    if _timed_out(error) or has(requests.Timeout):
-        return f"it took longer than {timeout:g} seconds", "PUSHER_TIMEOUT is how long to wait."
-    if has(ProtocolError, ssl.SSLEOFError):
-        return "the connection broke", "Is it a Channels server, and does PUSHER_SSL fit it?"
-    text = " ".join(_scrubbed(str(error)).split())
-    return f"{type(error).__name__}: {text}", "Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
-
-
-def _without_query(error: Exception) -> Exception | None:
-    """A backend's exception, which names the signed URL, without the query. None for a refusal,
-    which is raised again as it is."""
-    if isinstance(error, PusherError):
-        return None
-    for one in _causes(error):
-        one.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in one.args)
-    return error
-
-
-def _scrubbed(text: str) -> str:
-    return re.sub(r"\?[^\s'\"]*auth_signature=[^\s'\"]*", "?...", text)
-
-
-def _scrub_record(record: logging.LogRecord) -> bool:
-    if isinstance(record.args, tuple):
-        record.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in record.args)
-    return True
-
-
-# urllib3 tells the whole URL at DEBUG; a signed one is good for ten minutes.
-logging.getLogger("urllib3.connectionpool").addFilter(_scrub_record)
-
-
-# -- Without a service ----------------------------------------------------------------------------
-
-
-class LogBackend:
-    """``PUSHER_BACKEND = "log"``: sends nothing, and logs what it would send."""
-
-    def __init__(self, client: Any, logger: logging.Logger | None = None) -> None:
-        self.client = client
-        self.logger = logger or logging.getLogger("flask_pusher")
-
-    def send_request(self, request: Request) -> dict[str, Any]:
-        for event in events_of(request):
-            self.logger.info(
-                "Not published, PUSHER_BACKEND is 'log': %r on %s: %s",
-                event["name"],
-                " ".join(event["channels"]),
-                event["data"],
-            )
-        if not events_of(request):
-            self.logger.info(
-                "Not asked, PUSHER_BACKEND is 'log': %s %s", request.method, request.path
-            )
-        return answer_of(request, {})
-
-
-def resource_of(request: Request) -> list[str]:
-    """The parts of a request's path behind ``/apps/APP_ID``."""
-    return str(request.path)[len(request.client.path) :].split("/")[3:]
-
-
-def events_of(request: Request) -> list[dict[str, Any]]:
-    """The events that a request publishes, each with its ``channels``."""
-    resource = resource_of(request)
-    if request.method == POST and resource == ["batch_events"]:
-        return [{**event, "channels": [event["channel"]]} for event in request.params["batch"]]
-    return [dict(request.params)] if request.method == POST and resource == ["events"] else []
-
-
-Channels = Mapping[str, "int | Sequence[str]"]
-"""What the channels hold: how many subscribers, or, for presence channels, the members' ids."""
-
-
-def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
-    """What a service would answer on which these channels are all that is occupied."""
-    resource, params = resource_of(request), request.params
-    if request.method == POST:
-        return _answer_to_events(resource, params, channels)
-    info = params.get("info", "").split(",")
-    if resource == ["channels"]:
-        prefix = params.get("filter_by_prefix", "")
-        return {
-            "channels": {
-                name: _attributes(name, channels, info)
-                for name in channels
-                if name.startswith(prefix)
-            }
-        }
-    name = resource[1]
-    if resource[2:] == ["users"]:
-        members = channels.get(name, ())
-        return {"users": [] if isinstance(members, int) else [{"id": str(one)} for one in members]}
-    return {"occupied": _count(channels, name) > 0, **_attributes(name, channels, info)}
-
-
-def _answer_to_events(
-    resource: list[str], params: Mapping[str, Any], channels: Channels
-) -> dict[str, Any]:
-    if resource == ["batch_events"] and any("info" in event for event in params["batch"]):
-        return {
-            "batch": [
-                _attributes(event["channel"], channels, event.get("info", "").split(","))
-                for event in params["batch"]
-            ]
-        }
-    if resource == ["events"] and "info" in params:
-        info = params["info"].split(",")
-        return {
-            "channels": {name: _attributes(name, channels, info) for name in params["channels"]}
-        }
-    return {}
-
-
-def _attributes(name: str, channels: Channels, info: list[str]) -> dict[str, int]:
-    count = _count(channels, name)
-    known = {"subscription_count": count}
-    if rules.is_presence(name):
-        known["user_count"] = count
-    return {attribute: known[attribute] for attribute in info if attribute in known}
-
-
-def _count(channels: Channels, name: str) -> int:
-    found = channels.get(name, 0)
-    return found if isinstance(found, int) else len(found)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from flask import Blueprint, Flask, current_app, url_for
@@ -14,11 +15,13 @@ from flask.cli import with_appcontext
 from pusher.errors import PusherError
 
 from _flask_pusher import rules
-from _flask_pusher.client import Client, status_of
+from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers
 from _flask_pusher.publisher import complete
 from _flask_pusher.routes import Binding
 from _flask_pusher.settings import TABLE, is_default_backend
+from _flask_pusher.stand_in import LogBackend
+from _flask_pusher.transport import in_words, proxies_for, status_of
 
 _HIDDEN = "(set, not shown)"
 _SECRETS = ("secret", "encryption_master_key", "encryption_master_key_base64", "extra_tokens")
@@ -61,7 +64,10 @@ def check(webhook_url: str | None) -> None:
         _probe(binding.client, webhook_url)
     with _api_errors(binding.client):
         complete(binding.client.channels_info())["channels"]
-    click.echo(f"\n{_base_url(binding.client)} accepts these credentials.")
+    if binding.settings.backend is LogBackend:
+        click.echo("\nNothing is sent: PUSHER_BACKEND is 'log'.")
+    else:
+        click.echo(f"\n{_base_url(binding.client)} accepts these credentials.")
 
 
 def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
@@ -139,12 +145,19 @@ def _probe(client: Client, url: str) -> None:
     body = json.dumps({"time_ms": time.time_ns() // 1_000_000, "events": []})
     headers = webhook_headers(client.key, client.secret, body)
     try:
+        host = urlsplit(url).hostname or ""
         answer = requests.post(
-            url, body, headers=headers, timeout=client.timeout, allow_redirects=False
+            url,
+            body,
+            headers=headers,
+            timeout=client.timeout,
+            allow_redirects=False,
+            **proxies_for(host),
         )
-    except (requests.RequestException, ValueError) as error:
-        raise click.ClickException(f"{url} cannot be reached: {error}") from None
-    if answer.ok and answer.status_code < 300:
+    except requests.RequestException as error:
+        happened, _ = in_words(error, host, client.timeout)
+        raise click.ClickException(f"{url} cannot be reached: {happened}.") from None
+    if 200 <= answer.status_code < 300:
         click.echo(f"\n{url} takes webhooks (status {answer.status_code}).")
         return
     meanings = {

@@ -46,8 +46,9 @@ from pusher.errors import PusherError
 from pusher.http import POST
 
 from _flask_pusher import rules
-from _flask_pusher.client import Client, NoAnswer, status_of
+from _flask_pusher.client import Client
 from _flask_pusher.recording import recorded
+from _flask_pusher.transport import NoAnswer, status_of
 
 publish_failed = blinker.Namespace().signal("pusher-publish-failed")
 """Sent after deferred events were lost, and after that was logged.

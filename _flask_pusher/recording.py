@@ -14,7 +14,9 @@ from pusher.crypto import generate_shared_secret
 from pusher.http import Request
 
 from _flask_pusher import rules
-from _flask_pusher.client import Channels, Client, Observer, answer_of, events_of
+from _flask_pusher.client import Client
+from _flask_pusher.stand_in import Channels, answer_of, events_of
+from _flask_pusher.transport import Observer
 
 
 class RecordedEvent(NamedTuple):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+APP_ID = "[A-Za-z0-9_-]+"
+"""The pattern of an app's id. The hosted service's are digits."""
 CHARACTERS = "A-Z a-z 0-9 _ - = @ , . ;"
 """What the name of a channel and the id of a user are made of, in words."""
 NAME_LENGTH = 200
@@ -57,10 +59,15 @@ WEBHOOK_GROUPS = {
 """The events that a service tells by webhooks, by the group that they are switched on in."""
 WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
 
+_is_app_id = re.compile(APP_ID).fullmatch
 _is_name = re.compile(r"[A-Za-z0-9_\-=@,.;]+").fullmatch
 _is_socket_id = re.compile(
     rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}\.[0-9]{{1,{SOCKET_ID_DIGITS}}}"
 ).fullmatch
+
+
+def is_app_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(_is_app_id(value))
 
 
 def is_channel_name(value: Any) -> bool:

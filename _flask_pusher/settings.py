@@ -18,19 +18,19 @@ from pusher.requests import RequestsBackend
 from werkzeug.utils import import_string
 
 from _flask_pusher import rules
-from _flask_pusher.client import MASTER_KEY, Client, LogBackend, json_classes
+from _flask_pusher.client import MASTER_KEY, Client, json_classes
+from _flask_pusher.stand_in import LogBackend
 
 LOG = "log"
 """The backend that sends nothing and needs no credentials."""
 
 _KEY = r"[A-Za-z0-9_.~-]+"
 _HOST = r"[\w.-]+|\[[0-9A-Fa-f:.]+\]"
-_APP_ID = r"[A-Za-z0-9_-]+"
 _PATH = r"/[A-Za-z0-9_.~/-]*[A-Za-z0-9_.~-]"
 _URL_FORM = "https://KEY:SECRET@HOST[:PORT][/PATH]/apps/APP_ID"
 _URL = re.compile(
     rf"(?P<scheme>https?)://(?P<key>{_KEY}):(?P<secret>[^:@/\s]+)@(?P<host>{_HOST})"
-    rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>{_PATH})?/apps/(?P<app_id>{_APP_ID})/?"
+    rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>{_PATH})?/apps/(?P<app_id>{rules.APP_ID})/?"
 )
 _BASE64_OF_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
 _FLAGS = {
@@ -40,7 +40,7 @@ _FLAGS = {
 _is_hosted = re.compile(r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com").fullmatch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # it holds the secret
 class Settings:
     """An application's configuration, checked. The fields are named as the keys are."""
 
@@ -225,8 +225,8 @@ class Setting(NamedTuple):
     """What the value should be, for the error where it is something else."""
     is_public: bool = False
     """Whether a wrong value may be shown: nobody puts a credential there by mistake."""
-    takes_empty: bool = False
-    """Whether empty text, or None, means something, and not that the setting is not set."""
+    unset: tuple[Any, ...] = (None, "")
+    """The values that mean that the setting is not set."""
 
     @property
     def field(self) -> str:
@@ -235,7 +235,7 @@ class Setting(NamedTuple):
 
 URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535")
 TABLE = (
-    Setting("PUSHER_APP_ID", _text(_APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -"),
+    Setting("PUSHER_APP_ID", _text(rules.APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -"),
     Setting("PUSHER_KEY", _text(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -"),
     Setting("PUSHER_SECRET", _text(r"[^\ud800-\udfff]+"), None, "the app's secret"),
     Setting("PUSHER_CLUSTER", _text("[A-Za-z0-9-]+"), None, "a cluster's name, such as eu"),
@@ -254,12 +254,14 @@ TABLE = (
         rules.EVENT_BYTES,
         "a whole number from 1 on, or None",
         is_public=True,
-        takes_empty=True,
+        unset=("",),
     ),
     Setting("PUSHER_PUBLISHER", _publisher, "thread", "'thread' or 'request'", True),
     Setting(MASTER_KEY, _text(_BASE64_OF_32_BYTES), None, "32 bytes in base64"),
     Setting("PUSHER_ENCRYPTION_MASTER_KEY", _raw_key, None, f"32 bytes (better: {MASTER_KEY})"),
-    Setting("PUSHER_AUTH", _route, "/auth", "a path below the prefix, such as /auth", True, True),
+    Setting(
+        "PUSHER_AUTH", _route, "/auth", "a path below the prefix, such as /auth", True, (None,)
+    ),
     Setting("PUSHER_USER_AUTH", _route, "/user-auth", "a path, such as /user-auth", True),
     Setting(
         "PUSHER_WEBHOOK_MAX_AGE",
@@ -267,7 +269,7 @@ TABLE = (
         600,
         "a number of seconds, more than 0, or None",
         is_public=True,
-        takes_empty=True,
+        unset=("",),
     ),
     Setting("PUSHER_EXTRA_TOKENS", _tokens, {}, "a dict of keys and their secrets"),
     Setting(
@@ -314,13 +316,13 @@ def read_settings(app: Flask) -> Settings:
 
 
 def _read(row: Setting, config: Mapping[str, Any]) -> Any:
-    value = config.get(row.key, row.default if row.takes_empty else None)
+    value = config.get(row.key, row.default)
     if isinstance(value, bytes) and row.read is not _raw_key:
         with suppress(UnicodeDecodeError):
             value = value.decode()
     if isinstance(value, str) and row.read is not _raw_key:
         value = value.strip()
-    if value in (None, "") and not (row.takes_empty and (value is None or row.read is _route)):
+    if row.key not in config or value in row.unset:
         return row.default
     try:
         return row.read(value)

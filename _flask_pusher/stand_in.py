@@ -1,0 +1,104 @@
+"""What stands in for a service: the answers of one that holds nothing, or what a test says; and the
+backend that only logs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pusher.http import POST, Request
+
+from _flask_pusher import rules
+
+
+class LogBackend:
+    """``PUSHER_BACKEND = "log"``: sends nothing, and logs what it would send."""
+
+    def __init__(self, client: Any, logger: logging.Logger | None = None) -> None:
+        self.client = client
+        self.logger = logger or logging.getLogger("flask_pusher")
+
+    def send_request(self, request: Request) -> dict[str, Any]:
+        for event in events_of(request):
+            self.logger.info(
+                "Not published, PUSHER_BACKEND is 'log': %r on %s: %s",
+                event["name"],
+                " ".join(event["channels"]),
+                event["data"],
+            )
+        if not events_of(request):
+            self.logger.info(
+                "Not asked, PUSHER_BACKEND is 'log': %s %s", request.method, request.path
+            )
+        return answer_of(request, {})
+
+
+def resource_of(request: Request) -> list[str]:
+    """The parts of a request's path behind ``/apps/APP_ID``."""
+    return str(request.path)[len(request.client.path) :].split("/")[3:]
+
+
+def events_of(request: Request) -> list[dict[str, Any]]:
+    """The events that a request publishes, each with its ``channels``."""
+    resource = resource_of(request)
+    if request.method == POST and resource == ["batch_events"]:
+        return [{**event, "channels": [event["channel"]]} for event in request.params["batch"]]
+    return [dict(request.params)] if request.method == POST and resource == ["events"] else []
+
+
+Channels = Mapping[str, "int | Sequence[str]"]
+"""What the channels hold: how many subscribers, or, for presence channels, the members' ids."""
+
+
+def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
+    """What a service would answer on which these channels are all that is occupied."""
+    resource, params = resource_of(request), request.params
+    if request.method == POST:
+        return _answer_to_events(resource, params, channels)
+    info = params.get("info", "").split(",")
+    if resource == ["channels"]:
+        prefix = params.get("filter_by_prefix", "")
+        return {
+            "channels": {
+                name: _attributes(name, channels, info)
+                for name in channels
+                if name.startswith(prefix)
+            }
+        }
+    name = resource[1]
+    if resource[2:] == ["users"]:
+        members = channels.get(name, ())
+        return {"users": [] if isinstance(members, int) else [{"id": str(one)} for one in members]}
+    return {"occupied": _count(channels, name) > 0, **_attributes(name, channels, info)}
+
+
+def _answer_to_events(
+    resource: list[str], params: Mapping[str, Any], channels: Channels
+) -> dict[str, Any]:
+    if resource == ["batch_events"] and any("info" in event for event in params["batch"]):
+        return {
+            "batch": [
+                _attributes(event["channel"], channels, event.get("info", "").split(","))
+                for event in params["batch"]
+            ]
+        }
+    if resource == ["events"] and "info" in params:
+        info = params["info"].split(",")
+        return {
+            "channels": {name: _attributes(name, channels, info) for name in params["channels"]}
+        }
+    return {}
+
+
+def _attributes(name: str, channels: Channels, info: list[str]) -> dict[str, int]:
+    count = _count(channels, name)
+    known = {"subscription_count": count}
+    if rules.is_presence(name):
+        known["user_count"] = count
+    return {attribute: known[attribute] for attribute in info if attribute in known}
+
+
+def _count(channels: Channels, name: str) -> int:
+    found = channels.get(name, 0)
+    return found if isinstance(found, int) else len(found)

@@ -1,0 +1,299 @@
+"""What a client sends through: connections that last, answers that are checked, errors in words."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, ClassVar
+
+import requests
+from pusher.errors import PusherBadAuth, PusherBadRequest, PusherError, PusherForbidden
+from pusher.http import Request, process_response
+from pusher.requests import RequestsBackend
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ProtocolError
+
+Observer = Callable[[Request], Any]
+
+
+class NoAnswer(PusherError, requests.RequestException):  # type: ignore[misc]  # noqa: N818
+    """No answer came from the HTTP API: nothing listens there, the connection broke, or it took
+    longer than ``PUSHER_TIMEOUT``.
+
+    The message names the address, says what happened and what to look at. The exception of the
+    HTTP library is the ``__cause__``.
+
+    .. versionadded:: 4.0
+    """
+
+    timed_out: bool = False
+    """Whether the API took the call and was silent for ``PUSHER_TIMEOUT`` seconds. It may have
+    done what it was asked for."""
+
+
+class Transport:
+    """What a client sends through: the backend, whose answers and errors it checks; or an observer
+    that answers in its place, while events are recorded."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.observers: Callable[[], Observer | None] = _nobody
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "observers": _nobody}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Transport:
+        copied = Transport(copy.deepcopy(self.backend, memo))
+        copied.observers = self.observers
+        return copied
+
+    def send_request(self, request: Request) -> Any:
+        observer = self.observers()
+        if observer is not None:
+            answer = observer(request)
+            is_async = inspect.iscoroutinefunction(self.backend.send_request)
+            return _ready(answer) if is_async else answer
+        try:
+            answer = self.backend.send_request(request)
+        except Exception as error:  # noqa: BLE001 - each backend has its own
+            raise _told(error, request) from _cause(error)
+        return self._awaited(answer, request) if inspect.isawaitable(answer) else _accepted(answer)
+
+    async def _awaited(self, answer: Awaitable[Any], request: Request) -> Any:
+        try:
+            found = await answer
+        except Exception as error:  # noqa: BLE001 - each backend has its own
+            raise _told(error, request) from _cause(error)
+        return _accepted(found)
+
+
+def _nobody() -> None:
+    return None
+
+
+async def _ready(answer: Any) -> Any:
+    return answer
+
+
+# -- The backend ----------------------------------------------------------------------------------
+
+
+class Backend(RequestsBackend):  # type: ignore[misc]
+    """The client's adapter for ``requests``, for processes that fork and servers that hang up.
+
+    A connection is kept for each thread that publishes at once. A forked process opens its own,
+    and one that breaks before an answer is tried once more, on a new connection: the server may
+    have had the event already, and then has it twice. A timeout is not tried again.
+    """
+
+    connections: ClassVar[int] = 1000
+    """How many connections are kept at most; a further one is closed after its answer."""
+    takes: ClassVar[tuple[str, ...]] = ("auth", "cert", "cookies", "hooks", "proxies", "verify")
+    """The options, which are those of ``requests``; what else that has is the client's."""
+
+    def __init__(self, client: Any, **options: Any) -> None:
+        for name in options:
+            if name not in self.takes:
+                raise TypeError(f"{name!r} is none of {', '.join(self.takes)}")
+        self.client = client
+        self.options = options
+        self._kept: tuple[int, requests.Session] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+    def send_request(self, request: Request) -> Any:
+        try:
+            response = self._send(request)
+        except requests.ConnectionError as error:
+            if not _broke(error):
+                raise
+            self._kept = None
+            response = self._send(request)
+        return _content(response)
+
+    @property
+    def session(self) -> requests.Session:
+        """This process's connections. They are published by one assignment, so that no thread
+        sees half of them."""
+        kept = self._kept
+        if kept is None or kept[0] != os.getpid():
+            session = requests.Session()
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
+            kept = self._kept = (os.getpid(), session)
+        return kept[1]
+
+    def _send(self, request: Request) -> requests.Response:
+        options = {**proxies_for(self.client.host), **self.options}
+        return self.session.request(
+            request.method,
+            request.url,
+            headers=request.headers,
+            data=request.body,
+            timeout=self.client.timeout,
+            allow_redirects=False,
+            **options,
+        )
+
+
+def proxies_for(host: str) -> dict[str, Any]:
+    """The option of ``requests`` by which no proxy of the environment is asked for this machine."""
+    return {"proxies": {"http": None, "https": None, "all": None}} if is_loopback(host) else {}
+
+
+def is_loopback(host: str) -> bool:
+    return bool(re.fullmatch(r"localhost|\[?::1\]?|127(\.[0-9]+){3}", host))
+
+
+def _broke(error: requests.ConnectionError) -> bool:
+    """Whether a connection was there, and broke before an answer came."""
+    return any(isinstance(one, (ProtocolError, ssl.SSLEOFError)) for one in _causes(error))
+
+
+# -- Answers --------------------------------------------------------------------------------------
+
+
+def _content(response: requests.Response) -> Any:
+    body = response.content.decode("utf-8", "replace")
+    if response.status_code not in (200, 202):
+        return process_response(response.status_code, body)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise _no_answer_of_channels(f"this: {' '.join(body.split())[:100]!r}") from None
+
+
+def _accepted(answer: Any) -> dict[str, Any]:
+    """An answer of the API that is no refusal.
+
+    soketi's refusals have status 200, and the status that they should have in their body.
+
+    :raises PusherError: for a refusal, and for what is no answer of Channels.
+    """
+    if not isinstance(answer, dict):
+        raise _no_answer_of_channels(f"of type {type(answer).__name__}")
+    status = answer.get("code") if "error" in answer else None
+    if isinstance(status, int) and status >= 400:
+        process_response(status, answer["error"])
+    return answer
+
+
+def _no_answer_of_channels(found: str) -> PusherError:
+    return PusherError(
+        f"The answer is not one of Channels, but {found}. Is it a Channels server that PUSHER_HOST"
+        " and PUSHER_PORT name?"
+    )
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of a refusal; None where the error has none."""
+    for kind, status in ((PusherBadRequest, 400), (PusherBadAuth, 401), (PusherForbidden, 403)):
+        if isinstance(error, kind):
+            return status
+    found = re.match(r"([1-5][0-9][0-9]): ", str(error))
+    return int(found[1]) if found else None
+
+
+# -- Errors, in words and without signatures ------------------------------------------------------
+
+
+def _told(error: Exception, request: Request) -> PusherError:
+    """What a backend's exception is to the caller."""
+    if isinstance(error, PusherError):
+        return error
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return _no_answer_of_channels(f"what cannot be read ({error})")
+    happened, look = in_words(error, request.client.host, request.client.timeout)
+    told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
+    told.timed_out = _timed_out(list(_causes(error)))
+    return told
+
+
+def in_words(error: Exception, host: str, timeout: float) -> tuple[str, str]:
+    """What happened, and what to look at, where an HTTP library raised this."""
+    causes = list(_causes(error))
+    names = {type(one).__name__ for one in causes}
+
+    def found(*kinds: type[BaseException]) -> Any:
+        return next((one for one in causes if isinstance(one, kinds)), None)
+
+    if untrusted := found(ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted ({untrusted.verify_message})",
+            'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.',
+        )
+    if found(socket.gaierror) or "NameResolutionError" in names:
+        return (
+            f"the name {host} is not known",
+            "Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?",
+        )
+    if found(ConnectionRefusedError):
+        if is_loopback(host):
+            return (
+                "nothing listens there",
+                "Is the local server running? 'flask pusher serve' starts it.",
+            )
+        return "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
+    if _timed_out(causes) or found(requests.Timeout):
+        return f"it took longer than {timeout:g} seconds", "PUSHER_TIMEOUT is how long to wait."
+    if (
+        found(ProtocolError, ssl.SSLEOFError, ConnectionError)
+        or "ServerDisconnectedError" in names
+    ):
+        return "the connection broke", "Is it a Channels server, and does PUSHER_SSL fit it?"
+    if failed := found(ssl.SSLError):
+        return (
+            f"TLS failed ({failed.reason})",
+            "PUSHER_SSL should be false for a server that speaks plain HTTP.",
+        )
+    text = " ".join(_scrubbed(str(error)).split())
+    if "TLS CA certificate bundle" in text:
+        return text, "Is REQUESTS_CA_BUNDLE, or the option 'verify', the file of an authority?"
+    return f"{type(error).__name__}: {text}", "Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
+
+
+def _timed_out(causes: list[BaseException]) -> bool:
+    if any(isinstance(one, requests.ConnectTimeout) for one in causes):
+        return False
+    return any("Timeout" in type(one).__name__ or isinstance(one, TimeoutError) for one in causes)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and all that it was made of: requests' and urllib3's wrap each other."""
+    found: list[BaseException] = [error]
+    for one in found:
+        inner = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
+        found += [each for each in inner if isinstance(each, BaseException) and each not in found]
+    return iter(found)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """A backend's exception without the query of the signed URL, which is good for ten minutes.
+    None for a refusal, which is raised again as it is."""
+    causes = list(_causes(error))
+    for one in causes:
+        one.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in one.args)
+    is_clean = not any("auth_signature" in str(one) for one in causes)
+    return error if is_clean and not isinstance(error, PusherError) else None
+
+
+def _scrubbed(text: str) -> str:
+    return re.sub(r"\?[^\s'\"]*auth_signature=[^\s'\"]*", "?...", text)
+
+
+def _scrub_record(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in record.args)
+    return True
+
+
+for _name in ("urllib3.connectionpool", "urllib3.util.retry"):  # they tell whole URLs at DEBUG
+    logging.getLogger(_name).addFilter(_scrub_record)
