@@ -1,7 +1,339 @@
-new EventSource("/page/stream").addEventListener("happened", message => {
-  for (const one of JSON.parse(message.data)) {
-    const item = document.createElement("li");
-    item.textContent = `${one.kind}: ${one.text}`;
-    document.getElementById("log").append(item);
+"use strict";
+
+const KEPT = 2000; // happenings
+const SHOWN = 300; // of them at once
+const GONE = 20; // connections that are shown after their end
+
+const byId = id => document.getElementById(id);
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
+// -- What is known ---------------------------------------------------------------------------------
+
+let state = { counts: { connections: 0, channels: 0 }, connections: [], channels: [] };
+let log = []; // what happened, the oldest first
+let waiting = []; // what happened while the list is paused
+let selected = null; // {kind: "channel" or "connection", name}
+const lastEvents = new Map(); // the name of each channel's last event
+const gone = new Map(); // the text of each connection's end, the latest last
+
+function remember(happened) {
+  for (const one of happened) {
+    if (one.kind === "event") lastEvents.set(one.channel, one);
+    if (one.kind === "disconnect") gone.set(one.socket_id, one);
   }
+  for (const socketId of gone.keys()) {
+    if (gone.size <= GONE) break;
+    gone.delete(socketId);
+  }
+  for (const name of lastEvents.keys()) {
+    if (lastEvents.size <= KEPT) break;
+    lastEvents.delete(name);
+  }
+  log.push(...happened);
+  log.splice(0, log.length - KEPT);
+}
+
+// -- Now: channels and connections -----------------------------------------------------------------
+
+/** Make a list's items those of `wanted`, and keep the elements that stay, with their focus. */
+function fill(list, wanted, make, update) {
+  const before = new Map([...list.children].map(item => [item.dataset.key, item]));
+  let place = list.firstElementChild;
+  for (const [key, value] of wanted) {
+    let item = before.get(key);
+    if (!item) {
+      item = make(key);
+      item.dataset.key = key;
+    }
+    before.delete(key);
+    if (item === place) place = place.nextElementSibling;
+    else list.insertBefore(item, place);
+    update(item, value);
+  }
+  for (const item of before.values()) item.remove();
+}
+
+function makeRow(kind) {
+  return key => {
+    const item = element("li");
+    const button = element("button");
+    button.type = "button";
+    button.append(element("span", "title", key), element("span", "number"), element("span", "more"));
+    button.addEventListener("click", () => select(isSelected(kind, key) ? null : { kind, name: key }));
+    item.append(button);
+    return item;
+  };
+}
+
+function updateRow(kind) {
+  return (item, { number, more, isGone }) => {
+    item.className = isGone ? "gone" : "";
+    item.querySelector(".number").textContent = number;
+    item.querySelector(".more").textContent = more;
+    item.firstElementChild.setAttribute("aria-pressed", isSelected(kind, item.dataset.key));
+  };
+}
+
+const isSelected = (kind, name) => selected?.kind === kind && selected.name === name;
+
+function showNow() {
+  const { counts, channels, connections } = state;
+  byId("channel-count").textContent = counts.channels || "";
+  byId("connection-count").textContent = counts.connections || "";
+  byId("no-channels").hidden = channels.length > 0;
+  byId("no-connections").hidden = connections.length + gone.size > 0;
+  fill(byId("channels"), channels.map(channel => [channel.name, aboutChannel(channel)]),
+    makeRow("channel"), updateRow("channel"));
+  const ended = [...gone.values()].reverse().map(one => [
+    one.socket_id, { number: "gone", more: `at ${clock(one.at)}`, isGone: true },
+  ]);
+  const open = connections.map(connection => [connection.socket_id, aboutConnection(connection)]);
+  fill(byId("connections"), [...open, ...ended], makeRow("connection"), updateRow("connection"));
+  fill(byId("channel-names"), channels.map(channel => [channel.name, channel.name]),
+    () => element("option"), (option, name) => { option.value = name; });
+  showSelection();
+}
+
+function aboutChannel(channel) {
+  const members = Object.keys(channel.members);
+  const last = lastEvents.get(channel.name);
+  const parts = [];
+  if (members.length) parts.push(members.slice(0, 8).join(", ") + (members.length > 8 ? ", …" : ""));
+  if (last) parts.push(`last: ${last.event} at ${clock(last.at)}`);
+  return { number: plural(channel.subscribers, "subscriber"), more: parts.join(" · ") };
+}
+
+function aboutConnection(connection) {
+  return {
+    number: plural(connection.channels.length, "channel"),
+    more: connection.user_id === null ? "" : `signed in as ${connection.user_id}`,
+  };
+}
+
+function select(what) {
+  selected = what;
+  showNow();
+  showLog();
+}
+
+function showSelection() {
+  byId("selection").hidden = selected === null;
+  if (selected === null) return;
+  byId("selected").textContent = selected.name;
+  const members = [];
+  let about = "";
+  if (selected.kind === "channel") {
+    const channel = state.channels.find(one => one.name === selected.name);
+    about = channel ? plural(channel.subscribers, "subscriber") : "Nobody is subscribed.";
+    for (const [id, info] of Object.entries(channel?.members ?? {})) {
+      members.push(element("dt", "", id), element("dd", "", info ? JSON.stringify(info) : ""));
+    }
+  } else {
+    const connection = state.connections.find(one => one.socket_id === selected.name);
+    about = "This connection has ended.";
+    if (connection) {
+      const user = connection.user_id === null ? "Not signed in" : `Signed in as ${connection.user_id}`;
+      about = `${user}. On ${connection.channels.join(", ") || "no channel"}.`;
+    }
+  }
+  byId("selected-about").textContent = about;
+  byId("members").replaceChildren(...members);
+}
+
+// -- What happened ---------------------------------------------------------------------------------
+
+function clock(seconds) {
+  const time = new Date(seconds * 1000);
+  const milliseconds = String(time.getMilliseconds()).padStart(3, "0");
+  return `${time.toTimeString().slice(0, 8)}.${milliseconds}`;
+}
+
+function isWanted(one) {
+  const kinds = byId("kind").value;
+  const channel = byId("on").value.trim();
+  if (kinds && !kinds.split(",").includes(one.kind)) return false;
+  if (channel && !one.channel?.includes(channel)) return false;
+  if (selected?.kind === "channel") return one.channel === selected.name;
+  if (selected?.kind === "connection") return one.socket_id === selected.name;
+  return true;
+}
+
+/** A connection's story is read from its beginning, everything else from what is new. */
+const isStory = () => selected?.kind === "connection";
+
+function makeEntry(one) {
+  const item = element("li", one.kind.replace(" ", "-") + (one.wrong ? " wrong" : ""));
+  const time = element("time", "", clock(one.at));
+  time.dateTime = new Date(one.at * 1000).toISOString();
+  const parts = [time, element("span", "kind", one.kind), element("span", "text", summaryOf(one))];
+  if (one.data === null) {
+    const line = element("div", "line");
+    line.append(...parts);
+    item.append(line);
+    return item;
+  }
+  const details = element("details");
+  const summary = element("summary", "line");
+  summary.append(...parts);
+  details.append(summary);
+  // Formatted when somebody looks: a busy channel has hundreds of these a second.
+  details.addEventListener("toggle", () => {
+    if (details.open && details.children.length === 1) {
+      const whole = element("pre", "", formatted(one));
+      whole.tabIndex = 0;
+      details.append(whole);
+    }
+  });
+  item.append(details);
+  return item;
+}
+
+/** The line without an event's data, which has a place of its own. */
+function summaryOf(one) {
+  if (one.kind !== "event") return one.text;
+  const from = one.socket_id === null ? "" : `, from ${one.socket_id}`;
+  return one.text.slice(0, one.text.length - one.data.length - 2) + from;
+}
+
+function formatted(one) {
+  try {
+    return JSON.stringify(JSON.parse(one.data), null, 2);
+  } catch {
+    return one.data;
+  }
+}
+
+function showLog() {
+  const wanted = log.filter(isWanted).slice(-SHOWN);
+  if (!isStory()) wanted.reverse();
+  byId("log").replaceChildren(...wanted.map(makeEntry));
+  byId("nothing").hidden = wanted.length > 0;
+}
+
+function showNews(happened) {
+  const list = byId("log");
+  const entries = happened.filter(isWanted).slice(-SHOWN).map(makeEntry);
+  if (isStory()) list.append(...entries);
+  else list.prepend(...entries.reverse());
+  while (list.children.length > SHOWN) {
+    (isStory() ? list.firstElementChild : list.lastElementChild).remove();
+  }
+  byId("nothing").hidden = list.children.length > 0;
+}
+
+function happen(happened) {
+  remember(happened);
+  if (isPaused()) {
+    waiting.push(...happened);
+    byId("pause").textContent = `Go on (${waiting.length} new)`;
+  } else {
+    showNews(happened);
+  }
+  showNow();
+}
+
+const isPaused = () => byId("pause").getAttribute("aria-pressed") === "true";
+
+byId("pause").addEventListener("click", () => {
+  const paused = !isPaused();
+  byId("pause").setAttribute("aria-pressed", paused);
+  byId("pause").textContent = paused ? "Go on" : "Pause";
+  waiting = [];
+  if (!paused) showLog();
 });
+byId("clear").addEventListener("click", () => {
+  log = [];
+  gone.clear();
+  lastEvents.clear();
+  showNow();
+  showLog();
+});
+byId("kind").addEventListener("change", showLog);
+byId("on").addEventListener("input", showLog);
+byId("deselect").addEventListener("click", () => select(null));
+document.querySelector(".filters").addEventListener("submit", event => event.preventDefault());
+
+// -- Triggering ------------------------------------------------------------------------------------
+
+/** What is wrong with the data, in words, or nothing. */
+function problemOf(data) {
+  if (byId("as-text").checked) return "";
+  try {
+    JSON.parse(data);
+    return "";
+  } catch (error) {
+    return `This is not JSON: ${error.message}`;
+  }
+}
+
+function checkData() {
+  const problem = problemOf(byId("data").value);
+  byId("problem").textContent = problem;
+  byId("data").setAttribute("aria-invalid", problem !== "");
+  return problem === "";
+}
+
+async function trigger() {
+  const [channel, name, data] = ["channel", "name", "data"].map(id => byId(id).value);
+  const answer = byId("answer");
+  try {
+    const response = await fetch("/page/trigger", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ channel, name, data }),
+    });
+    answer.className = response.ok ? "" : "wrong";
+    answer.textContent = response.ok
+      ? `Triggered, for ${plural((await response.json()).subscribers, "subscriber")}.`
+      : await response.text();
+  } catch {
+    answer.className = "wrong";
+    answer.textContent = "The server does not answer.";
+  }
+}
+
+byId("triggering").open = matchMedia("(min-width: 56rem)").matches;
+byId("data").addEventListener("input", checkData);
+byId("as-text").addEventListener("change", checkData);
+byId("trigger").addEventListener("submit", event => {
+  event.preventDefault();
+  if (checkData()) trigger();
+  else byId("data").focus();
+});
+byId("data").addEventListener("keydown", event => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("trigger").requestSubmit();
+});
+
+// -- The stream ------------------------------------------------------------------------------------
+
+function showStatus(className, text) {
+  if (byId("status").textContent === text) return;
+  byId("status").className = className;
+  byId("status").textContent = text;
+}
+
+const stream = new EventSource("/page/stream");
+const on = (name, handle) =>
+  stream.addEventListener(name, message => handle(JSON.parse(message.data)));
+
+on("about", about => {
+  byId("about").textContent = `app ${about.app_id}, key ${about.key}`;
+  log = []; // a stream that begins again tells all again
+  gone.clear();
+  byId("log").replaceChildren();
+  showStatus("live", "Live");
+});
+on("state", now => {
+  state = now;
+  showNow();
+});
+on("happened", happen);
+stream.addEventListener("error", () => showStatus("lost", "The server does not answer."));

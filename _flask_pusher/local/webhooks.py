@@ -130,7 +130,7 @@ class Webhook:
         if event["name"] in self._destination.event_types:
             if len(self._pending) == MAX_PENDING:
                 lost = self._pending.popleft()
-                self._note("undelivered", f"lost, too many wait: {_describe([lost])}")
+                self._note("undelivered", "lost, too many wait", [lost])
             self._pending.append(event)
             self._added.set()
 
@@ -165,17 +165,16 @@ class Webhook:
         body = wire.to_json({"time_ms": int(time.time() * 1000), "events": events}).encode()
         give_up = self._clock.time() + RETRY_SECONDS
         pause = FIRST_PAUSE
-        what = f"{_describe(events)} to {self._destination.url}"
         while True:
             failure, error = await self._post(session, body)
             if not failure:
                 self._delivered(events)
-                self._note("webhook", what)
+                self._note("webhook", "", events)
                 return
             if self._clock.time() + pause > give_up:
-                self._note("undelivered", f"given up, {failure}: {what}", error)
+                self._note("undelivered", f"given up, {failure}", events, error)
                 return
-            self._note("undelivered", f"again in {pause:g} s, {failure}: {what}", error)
+            self._note("undelivered", f"again in {pause:g} s, {failure}", events, error)
             await self._sleep(pause)
             pause = min(2 * pause, LAST_PAUSE)
 
@@ -210,8 +209,25 @@ class Webhook:
         finally:
             timer.cancel()
 
-    def _note(self, kind: str, text: str, error: BaseException | None = None) -> None:
-        self._happened(Happening(kind, text, error=error))
+    def _note(
+        self,
+        kind: str,
+        reason: str,
+        events: Sequence[Mapping[str, object]],
+        error: BaseException | None = None,
+    ) -> None:
+        named = ", ".join(f"{event['name']} {event['channel']}" for event in events)
+        text = f"{reason}: {named}" if reason else named
+        channels = {str(event["channel"]) for event in events}
+        self._happened(
+            Happening(
+                kind,
+                f"{text} to {self._destination.url}",
+                channel=channels.pop() if len(channels) == 1 else None,
+                data=wire.to_json(events),
+                error=error,
+            )
+        )
 
 
 def _call(app: Flask, path: str, body: bytes, headers: dict[str, str]) -> int:
@@ -233,7 +249,3 @@ def _in_thread(function: Callable[[], int]) -> asyncio.Future[int]:
 
     threading.Thread(target=run, name="flask-pusher-webhook", daemon=True).start()
     return asyncio.wrap_future(future)
-
-
-def _describe(events: Sequence[Mapping[str, object]]) -> str:
-    return ", ".join(f"{event['name']} {event['channel']}" for event in events)

@@ -309,8 +309,8 @@ def test_too_many_waiting_webhooks_lose_the_oldest(
     eventually(lambda: receiver.events)
     assert [event["channel"] for event in receiver.events] == ["news-2", "news-3", "news-4"]
     assert lines(caplog, "undelivered") == [
-        "lost, too many wait: channel_occupied news-0",
-        "lost, too many wait: channel_occupied news-1",
+        f"lost, too many wait: channel_occupied news-0 to {receiver.url}/x",
+        f"lost, too many wait: channel_occupied news-1 to {receiver.url}/x",
     ]
 
 
