@@ -30,7 +30,7 @@ from flask.signals import appcontext_tearing_down
 
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import Slot
-from _flask_pusher.publisher import Wire, is_telling, publish_here, publisher
+from _flask_pusher.publisher import Publisher, Wire, is_telling, publish_here, publisher
 from _flask_pusher.recording import Recording, Recordings
 from _flask_pusher.transactions import Fate, Followed
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _call: ContextVar[Outbox | None] = ContextVar("flask_pusher_call", default=None)
-"""The outbox of the WSGI call that runs, for functions whose request's context is gone."""
+"""The outbox of the WSGI call that runs, for functions whose request's context is gone, and for
+copies of the context that outlive the request: some servers clear ``environ`` at its end."""
 
 
 class Entry:
@@ -96,8 +97,8 @@ class Outboxes:
 
     def _here(self) -> Iterator[Outbox]:
         """The outboxes that an event of this place may go into, the first that is open."""
-        of_request = request.environ.get(self.key) if has_request_context() else _call.get()
-        if of_request is not None and of_request.owner is self:
+        of_request = self._of_request()
+        if of_request is not None:
             yield of_request
             if of_request.g is g._get_current_object():
                 return
@@ -105,6 +106,13 @@ class Outboxes:
             setattr(g, self.key, Outbox(self, is_of_request=False))
             appcontext_tearing_down.connect(self._end_context, self.app)
         yield g.get(self.key)
+
+    def _of_request(self) -> Outbox | None:
+        outbox = _call.get()
+        if outbox is not None and outbox.owner is self:
+            return outbox
+        # Another thread, in a copy of the request's context, has no more than that.
+        return request.environ.get(self.key) if has_request_context() else None
 
     def _note_stream(self, response: Response) -> Response:
         """A stream may defer when the application has long returned."""
@@ -175,8 +183,10 @@ class Outbox:
         """The ``g`` of the request, whose context ends with the response."""
         self.status = ""
         self.is_streamed = False
-        self.has_failed = False
         self.is_closed = False
+        self.publisher: Publisher | None = None
+        """Who runs what a garbage collector must not; None where nothing was deferred."""
+        self._was_ended_by_error = False
         self._entries: list[Entry] = []
         # Another thread may defer in a copy of the context while the response is closed.
         self._lock = threading.Lock()
@@ -184,6 +194,11 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         return not self._entries
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nothing leaves from here."""
+        return self._was_ended_by_error or self.status >= "400"
 
     def add(self, entry: Entry) -> bool:
         """Take an event, unless it is too late."""
@@ -197,12 +212,11 @@ class Outbox:
 
     def prepare(self) -> None:
         """Have the publisher run before a response could be dropped."""
-        if self.is_of_request and self.owner.has_thread:
-            publisher().start()
+        if self.is_of_request and self.owner.has_thread and publisher().start():
+            self.publisher = publisher()
 
     def fail(self) -> None:
-        """Nothing leaves from here any more."""
-        self.has_failed = True
+        self._was_ended_by_error = True
 
     def settle(self, recording: Recording) -> None:
         """A recording ends, and has what is undecided by then."""
@@ -216,21 +230,13 @@ class Outbox:
 
     def answer(self) -> None:
         """The response is ready, or its stream has ended: what is not for the publisher leaves."""
-        if self._is_bad:
-            self.fail()
         is_handed_over = self.owner.hand_over.handler is not None
         self._leave(lambda entry: is_handed_over or entry.recordings is not None)
 
     def close(self, *, here: bool = False) -> None:
         """It is over, and what is left leaves."""
-        if self._is_bad:
-            self.fail()
         self.is_closed = True
         self._leave(lambda _entry: True, here=here)
-
-    @property
-    def _is_bad(self) -> bool:
-        return self.status >= "400"
 
     def _leave(self, is_asked: Callable[[Entry], bool], *, here: bool = False) -> None:
         with self._lock:
@@ -284,6 +290,7 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
+        token = _call.set(self._outbox)
         try:
             return self._next()
         except StopIteration:
@@ -292,8 +299,11 @@ class _Body:
         except BaseException:
             self._outbox.fail()
             raise
+        finally:
+            _call.reset(token)
 
     def close(self) -> None:
+        token = _call.set(self._outbox)
         try:
             if hasattr(self._body, "close"):
                 self._body.close()
@@ -301,18 +311,21 @@ class _Body:
             self._outbox.fail()
             raise
         finally:
+            _call.reset(token)
             self._outbox.close()
 
     def __del__(self) -> None:
         """Some servers drop the response to a client that left, without closing it: Werkzeug's
         development server does. Python may do this in the midst of anything, so that no lock can
-        be taken; a queue's ``put`` takes none."""
-        if self._outbox.is_closed or self._outbox.is_empty:
+        be taken; a queue's ``put`` takes none. A forked process drops its parent's responses, too:
+        to that process's publisher, which does not run there."""
+        outbox = self._outbox
+        if outbox.is_closed or outbox.is_empty:
             return
-        if self._outbox.owner.has_thread:
-            publisher().jobs.put(self._outbox.close)
+        if outbox.publisher is not None:
+            outbox.publisher.jobs.put(outbox.close)
         else:
-            self._outbox.close()
+            outbox.close()
 
 
 def _is_success(error: BaseException) -> bool:

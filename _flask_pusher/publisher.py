@@ -70,8 +70,8 @@ PATIENCE_SECONDS = 30
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 EXIT_SECONDS = 10
 QUEUE_BYTES = 64 * 1024 * 1024
-EVENT_OVERHEAD = 1000
-"""About how many bytes an event takes beside its data, while it waits."""
+CHANNEL_BYTES = 1000
+"""About how many bytes an event takes beside its data, while it waits, for each channel."""
 
 _OF_THE_EVENT = (400, 413)
 _OF_THE_APP = (401, 402, 403)
@@ -245,9 +245,9 @@ def tell(app: Flask, client: Client, lost: Sequence[tuple[Wire, Exception]]) -> 
     )
     if is_telling() or not publish_failed.receivers:
         return
-    events = [recorded(client, event) for event, _ in lost]
     token = _is_telling.set(True)
     try:
+        events = [recorded(client, event) for event, _ in lost]
         with app.app_context():
             publish_failed.send(app, _async_wrapper=app.ensure_sync, events=events, error=error)
     except Exception:
@@ -269,7 +269,7 @@ class _Waiting:
         self.event = event
         self.channels: list[str] = event["channels"]
         self.since = time.monotonic()
-        self.size = len(event["data"]) + EVENT_OVERHEAD
+        self.size = len(event["data"]) + CHANNEL_BYTES * len(self.channels)
 
 
 class _Call:
@@ -296,6 +296,8 @@ class _Desk:
         self.held: set[str] = set()
         self.under_way: set[_Call] = set()
         self.was_answered = False
+        self.is_silent = False
+        """Whether the last call got no answer."""
         self.retries: list[_Call] = []
         """Calls to be tried again, the first one due first."""
         self.pause = 0.0
@@ -396,11 +398,11 @@ class Publisher:
         self.is_started = False
         self.room = threading.Condition()
         self.size = 0
-        self.silent: set[Client] = set()
-        """Clients whose service does not answer."""
         self.desks: dict[Client, _Desk] = {}
         self.idle = SENDERS
         self.flushing: list[threading.Event] = []
+        self.has_given_up = False
+        """Whether the process ends, and has waited long enough."""
 
     def start(self) -> bool:
         """Start the threads, unless they run. False where none can be started any more, as when
@@ -443,7 +445,7 @@ class Publisher:
         size = sum(one.size for one in waiting)
         with self.room:
             has_room = self.room.wait_for(
-                lambda: self._has_room(size) or client in self.silent, client.timeout
+                lambda: self._has_room(size) or self._is_silent(client), client.timeout
             ) and self._has_room(size)
             if has_room:
                 self.size += size
@@ -456,13 +458,18 @@ class Publisher:
     def _has_room(self, size: int) -> bool:
         return not self.size or self.size + size <= QUEUE_BYTES
 
+    def _is_silent(self, client: Client) -> bool:
+        desk = self.desks.get(client)
+        return desk is not None and desk.is_silent
+
     def flush(self, *_sender: Any, **_extra: Any) -> None:
         """Wait until everything is published, for at most 10 seconds, and tell what is not."""
-        if os.getpid() != self.pid or not self.size:
+        if os.getpid() != self.pid or not self.size or self.has_given_up:
             return
         done = threading.Event()
         self.inbox.put(partial(self.flushing.append, done))
         if not done.wait(EXIT_SECONDS):
+            self.has_given_up = True
             given_up = threading.Event()
             self.inbox.put(partial(self._give_up_at_exit, given_up))
             given_up.wait(1)
@@ -477,6 +484,10 @@ class Publisher:
         outcome = deliver(desk.client, [one.event for one in call.events])
         self._tell(desk.client, call.events, outcome.refused)
         self.inbox.put(partial(self._answered, desk, call, outcome))
+
+    def _lose(self, client: Client, events: list[_Waiting], error: Exception) -> None:
+        self._tell(client, events, [(one.event, error) for one in events])
+        self.inbox.put(partial(self._finished, events))
 
     @staticmethod
     def _tell(
@@ -532,6 +543,7 @@ class Publisher:
         self.idle += 1
         desk.under_way.discard(call)
         desk.was_answered = True
+        desk.is_silent = isinstance(outcome.error, NoAnswer)
         before = call.events
         left = {id(event) for event in outcome.left}
         call.events = [one for one in before if id(one.event) in left]
@@ -547,10 +559,8 @@ class Publisher:
         if not call.events:
             desk.release(call)
         if lost and outcome.error:
-            losses = [(one.event, outcome.error) for one in lost]
-            self.jobs.put(partial(self._tell, desk.client, lost, losses))
-        done = [one for one in before if id(one.event) not in left]
-        self._finished([*done, *lost], desk.client, isinstance(outcome.error, NoAnswer))
+            self.jobs.put(partial(self._lose, desk.client, lost, outcome.error))
+        self._finished([one for one in before if id(one.event) not in left])
 
     def _put_off(self, desk: _Desk, call: _Call) -> list[_Waiting]:
         """Let a call wait for a while. Returns the events that have waited long enough."""
@@ -566,13 +576,9 @@ class Publisher:
             desk.retries.sort(key=lambda one: one.due)
         return too_old
 
-    def _finished(self, events: Sequence[_Waiting], client: Client, is_silent: bool) -> None:
+    def _finished(self, events: Sequence[_Waiting]) -> None:
         with self.room:
             self.size -= sum(one.size for one in events)
-            if is_silent:
-                self.silent.add(client)
-            else:
-                self.silent.discard(client)
             self.room.notify_all()
 
     def _give_up_at_exit(self, given_up: threading.Event) -> None:

@@ -25,8 +25,9 @@ class ChannelsApi:
         self.answers = True
         """Whether a request is answered; if not, its connection is closed."""
         self.connections = 0
-        self.events: list[str] = []
-        """The names of the events, in the order in which they came."""
+        self.calls = 0
+        self.deliveries: list[tuple[str, str]] = []
+        """Each event's channel and name, in the order in which they came."""
         self.port = 0
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -44,6 +45,15 @@ class ChannelsApi:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    @property
+    def events(self) -> list[str]:
+        """The names of the events, in the order in which they came."""
+        return [name for _, name in self.deliveries]
+
+    def forget(self) -> None:
+        """Begin anew to count calls and events."""
+        self.calls, self.deliveries = 0, []
 
     def drop_connections(self) -> None:
         """Close what is open, as a server does with a connection that was idle too long."""
@@ -76,7 +86,12 @@ class ChannelsApi:
         head = await reader.readuntil(b"\r\n\r\n")
         length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
         content = json.loads(await reader.readexactly(int(length)))
-        self.events += [event["name"] for event in content.get("batch", [content])]
+        self.calls += 1
+        self.deliveries += [
+            (channel, event["name"])
+            for event in content.get("batch", [content])
+            for channel in event.get("channels", [event.get("channel")])
+        ]
         if self.round_trip:
             await asyncio.sleep(self.round_trip)
         if self.answers:
