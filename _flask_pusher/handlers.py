@@ -13,9 +13,10 @@ groups, ``user_auth``, ``hand_over``
 The same object again is no second one. Two objects are never taken for one another.
 
 How a pattern matches: a variable reaches to the first place where what follows it in the pattern
-matches too: ``private-<slug>-<int:id>`` finds the last number of ``private-my-shop-7``, and
-``private-<a>-<b>`` divides ``private-x-y-z`` into ``x`` and ``y-z``. Nothing is tried a second
-time, so that no channel's name makes a pattern slow.
+matches too: the text behind it, numbers, and the next variable that is none.
+``private-<slug>-<int:id>`` finds the last number of ``private-my-shop-7``, and ``private-<a>-<b>``
+divides ``private-x-y-z`` into ``x`` and ``y-z``. A number is taken whole. No variable that was
+found is given up again, so that no channel's name makes a pattern slow.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
 from flask import Flask
 from werkzeug.routing import (
     BaseConverter,
+    FloatConverter,
+    IntegerConverter,
     Map,
-    PathConverter,
-    UnicodeConverter,
+    UUIDConverter,
     ValidationError,
     parse_converter_args,
 )
@@ -76,6 +78,8 @@ _VARIABLE = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)>"
 )
 _TEXT = ("default", "string")
+_NUMBERS = (IntegerConverter, FloatConverter, UUIDConverter)
+_ENDS_IN_REPETITION = re.compile(r".*[^\\+*?}][+*}]", re.DOTALL).fullmatch
 
 
 class Slot:
@@ -276,14 +280,6 @@ def _converter(variable: re.Match[str], url_map: Map) -> BaseConverter:
 
 def _expression(pieces: list[tuple[str, str]], converters: Mapping[str, BaseConverter]) -> str:
     """A regular expression for the variables, from the first on, and the texts behind them."""
-    runs = [[""]]  # each begins with a variable of any text, except the first
-    for name, literal in pieces:
-        converter = converters[name]
-        if type(converter) in (UnicodeConverter, PathConverter):
-            # The shortest text behind which the rest of its run matches.
-            runs.append([f"(?P<{name}>{converter.regex.rstrip('?')}?){re.escape(literal)}"])
-        else:
-            runs[-1].append(f"(?P<{name}>{converter.regex}){re.escape(literal)}")
     numbers = count()
 
     def once(expression: str) -> str:
@@ -291,11 +287,33 @@ def _expression(pieces: list[tuple[str, str]], converters: Mapping[str, BaseConv
         number = next(numbers)
         return f"(?=(?P<_{number}>{expression}))(?P=_{number})"
 
-    closed = ""
-    for text, *others in runs[:-1]:
-        closed += once(text + "".join(map(once, others)))
-    text, *others = runs[-1]
-    return closed + text + "".join(map(once, others[:-1])) + "".join(others[-1:])
+    def ahead(rest: list[tuple[str, str]]) -> str:
+        """What has to follow: the numbers, and the next variable that is none."""
+        expression = ""
+        for position, (name, literal) in enumerate(rest, start=1):
+            piece = f"(?:{_short(converters[name])}){re.escape(literal)}"
+            if not isinstance(converters[name], _NUMBERS):
+                return expression + piece + (r"\Z" if position == len(rest) else "")
+            expression += once(piece)
+        return expression + r"\Z"
+
+    return "".join(
+        once(
+            f"(?P<{name}>{_short(converters[name])}){re.escape(literal)}"
+            f"(?={ahead(pieces[position:])})"
+        )
+        for position, (name, literal) in enumerate(pieces, start=1)
+    )
+
+
+def _short(converter: BaseConverter) -> str:
+    """A converter's expression, which prefers the shortest text; numbers are as long as they are.
+
+    Python writes that with a question mark behind a repetition.
+    """
+    if isinstance(converter, _NUMBERS) or not _ENDS_IN_REPETITION(converter.regex):
+        return converter.regex
+    return converter.regex + "?"
 
 
 class _Table(NamedTuple):
