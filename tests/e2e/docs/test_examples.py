@@ -13,6 +13,8 @@ from docutils.core import publish_doctree
 from .browser import Browser
 from .examples import PAGES, README, TREE, Project, examples_of
 
+TEXTS = [README, TREE / "CONTRIBUTING.rst", *PAGES]
+
 
 @pytest.fixture
 def project(
@@ -23,7 +25,7 @@ def project(
     project.close()
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: str(path.relative_to(TREE)))
+@pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(TREE)))
 def test_the_examples_run(page: Path, project: Project) -> None:
     def follow() -> None:
         for example in examples_of(page):
