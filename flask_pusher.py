@@ -329,19 +329,20 @@ class Pusher:
         Takes and checks what :meth:`Client.trigger` does, at once: a later change of the data is
         not seen. The rule:
 
-        ============================================  ===============================================
-        where it is called                            when the event leaves
-        ============================================  ===============================================
-        anywhere in a request: views, before and      when the server has closed the response, by
-        after functions, error handlers, teardown,    the publisher; not where the status is 400 or
-        copies of the context included                more, or an exception left the application
-        while a streamed response is produced         when that is closed; not where it raised
-        after the response, in a copy of its context  when that copy ends; not by an exception
-        in an application context outside a request:  when that ends, in its own thread, which waits
-        a command, a job, a thread                    for the answer; not by an exception
-        inside :meth:`record_events`                  into the list, before the test client returns;
-                                                      what is undecided at its end, then
-        ============================================  ===============================================
+        =============================  ===============================================================
+        where it is called             when the event leaves
+        =============================  ===============================================================
+        anywhere in a request          when the server has closed the response, by the publisher; not
+                                       where the status is 400 or more, or an exception left the
+                                       application. Before, after and teardown functions, error
+                                       handlers and copies of the context are in the request too
+        while a response is streamed   when that is closed; not where it raised
+        after it, in a copied context  when that copy ends; not by an exception
+        in another context of the app  when that ends, in its own thread, which waits for the answer;
+                                       not by an exception. Commands, jobs and threads have one
+        inside :meth:`record_events`   into the list, before the test client returns; what is
+                                       undecided at its end, then
+        =============================  ===============================================================
 
         A client that goes away changes nothing. The publisher keeps each channel's events in
         order, and is patient with a service that restarts, for 30 seconds. What is lost is logged,

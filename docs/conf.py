@@ -15,6 +15,7 @@ release, version = get_version("Flask-Pusher")
 extensions = ["sphinx.ext.autodoc", "pallets_sphinx_themes"]
 exclude_patterns = ["_build"]
 default_role = "code"
+nitpicky = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 
@@ -35,7 +36,7 @@ def setup(app: Sphinx) -> None:
 
 
 def make_what_scrolls_reachable(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+    _app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: object
 ) -> None:
     """Let the keyboard scroll what may be wider than a screen."""
     if "body" in context:
