@@ -37,7 +37,7 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(params=WIDTHS.values(), ids=WIDTHS)
+@pytest.fixture(params=list(WIDTHS.values()), ids=list(WIDTHS))
 def open_page(
     request: pytest.FixtureRequest, address: str, open_browser: Callable[[], Browser]
 ) -> Iterator[Callable[[str], Tab]]:
