@@ -107,8 +107,8 @@ class Followed:
         target = session.session_factory if isinstance(session, scoped_session) else session
         if not isinstance(target, (Session, sessionmaker)):
             raise TypeError(
-                "follow() takes Flask-SQLAlchemy's db.session, or a scoped_session of a"
-                f" sessionmaker, a sessionmaker or a Session of SQLAlchemy, not {session!r}"
+                "follow() takes Flask-SQLAlchemy's db.session, or a scoped_session of a sessionmaker, a"
+                f" sessionmaker or a Session of SQLAlchemy, not a {type(session).__name__}"
             )
         event.listen(target, "after_transaction_create", self._began)
         event.listen(target, "after_begin", self._connected)
