@@ -26,11 +26,9 @@ from flask import (
     url_for,
 )
 from flask.typing import ResponseReturnValue
-from pusher.errors import PusherError
-from requests import RequestException
 from werkzeug.exceptions import BadGateway, HTTPException
 
-from flask_pusher import Pusher
+from flask_pusher import Pusher, PusherError
 
 NAME_LENGTH = 24  # characters
 TEXT_LENGTH = 500
@@ -210,7 +208,7 @@ def send_message(room: str) -> ResponseReturnValue:
     message = what_was_written()
     if room not in ROOMS or not ROOMS[room].is_open:
         abort(403, "This room is closed.")
-    pusher.client.trigger(channel_of_messages(room), "message", message, pusher.socket_id)
+    pusher.trigger(channel_of_messages(room), "message", message, pusher.socket_id)
     return message
 
 
@@ -259,8 +257,7 @@ def tell(error: HTTPException) -> ResponseReturnValue:
 
 
 @app.errorhandler(PusherError)
-@app.errorhandler(RequestException)
-def tell_of_channels(error: Exception) -> ResponseReturnValue:
+def tell_of_channels(error: PusherError) -> ResponseReturnValue:
     app.logger.error("Channels: %s", error)
     return tell(BadGateway("The Channels service failed. The application's log says why."))
 
