@@ -95,8 +95,8 @@ def with_one_handler() -> Flask:
 def with_patterns() -> Flask:
     app, extension = by_extension()
 
-    def may_follow(channel_name: str, socket_id: str, number: int) -> int:
-        return number
+    def may_follow(channel_name: str, socket_id: str, number: int) -> bool:
+        return bool(number)
 
     for kind in KINDS:
         extension.auth(f"private-kind{kind}-<int:number>")(may_follow)
