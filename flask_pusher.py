@@ -413,7 +413,7 @@ class Pusher:
 
     @contextmanager
     def record_events(
-        self, channels: Mapping[str, int | Sequence[str]] | None = None
+        self, channels: Mapping[str, int | list[str] | tuple[str, ...]] | None = None
     ) -> Iterator[list[RecordedEvent]]:
         """Record what is published instead of sending it, for an application's tests.
 

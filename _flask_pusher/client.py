@@ -20,10 +20,24 @@ from pusher.requests import RequestsBackend
 from _flask_pusher import rules
 from _flask_pusher.transport import Backend, Transport
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 MYPY = False
-if MYPY:  # noqa: SIM108 - mypy knows only the statement
-    # The official client has no types: to mypy every method of its subclass would be right.
-    _Official = object
+if MYPY:
+
+    class _Official:
+        """The official client, which has no types: to mypy every method of a subclass would be
+        right. Declared are those that the subclass has by inheritance alone."""
+
+        @classmethod
+        def from_url(cls, url: str, **options: Any) -> Self:
+            raise NotImplementedError
+
+        @classmethod
+        def from_env(cls, env: str = "PUSHER_URL", **options: Any) -> Self:
+            raise NotImplementedError
+
 else:
     _Official = pusher.Pusher
 

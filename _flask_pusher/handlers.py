@@ -41,8 +41,7 @@ from werkzeug.routing import (
 from _flask_pusher import rules
 
 if TYPE_CHECKING:
-    from typing import Concatenate
-
+    from typing_extensions import Concatenate
     from werkzeug.exceptions import HTTPException
     from werkzeug.wrappers import Response
 

@@ -47,7 +47,7 @@ def events_of(request: Request) -> list[dict[str, Any]]:
     return [dict(request.params)] if request.method == POST and resource == ["events"] else []
 
 
-Channels = Mapping[str, "int | Sequence[str]"]
+Channels = Mapping[str, "int | list[str] | tuple[str, ...]"]
 """What the channels hold: how many subscribers, or, for presence channels, the members' ids."""
 
 

@@ -29,6 +29,9 @@ later = Pusher()
 later.init_app(app)
 
 assert_type(pusher.client, Client)
+assert_type(Client.from_url("https://key:secret@api-eu.pusher.com/apps/1", timeout=3), Client)
+assert_type(Client.from_env(), Client)
+Client("1", "key", "secret", cluster="eu", max_event_bytes=None, path="/channels")
 assert_type(pusher.blueprint, Blueprint)
 assert_type(pusher.socket_id, "str | None")
 assert_type(pusher.webhooks, Webhooks)
@@ -84,7 +87,8 @@ def nobody(channel_name: str, socket_id: str) -> bool:
     abort(410)
 
 
-assert_type(may_follow("private-shop", "1.2"), bool)
+# The decorators return what they were given.
+assert_type(may_follow(channel_name="private-shop", socket_id="1.2"), bool)
 assert_type(may_follow_order("private-order-1", "1.2", 1), bool)
 
 

@@ -189,6 +189,9 @@ def takes_one_call(call: dict[str, Any]) -> None:
     print(call)
 
 
+Client()  # wrong
+Client("1", "key", "secret", max_event_bytes="10240")  # wrong
+Client.from_url()  # wrong
 client: Client = pusher.client
 client.triger("news", "posted", {})  # wrong
 client.trigger("news", "posted", {}, to="1.2")  # wrong
