@@ -266,9 +266,9 @@ def new_tab(chromium: Browser, packages: Path) -> Iterator[NewTab]:
     contexts = []
 
     def answer_as_cdn(route: Route) -> None:
-        name, version, file = re.fullmatch(
-            f"{CDN}([^@]+)@([^/]+)/(.*)", route.request.url
-        ).groups()
+        asked = re.fullmatch(f"{CDN}([^@]+)@([^/]+)/(.*)", route.request.url)
+        assert asked is not None
+        name, version, file = asked.groups()
         manifest = json.loads((packages / name / "package.json").read_text(encoding="utf-8"))
         assert manifest["version"] == version
         route.fulfill(path=packages / name / file)

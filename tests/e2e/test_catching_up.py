@@ -170,8 +170,11 @@ def test_a_page_that_could_not_fetch_tries_again(
     app: Flask, site: Site, tab: Tab, kind: str, failure: str
 ) -> None:
     open_page(tab, site, kind)
-    fail = {"no answer": Route.abort, "an error": lambda route: route.fulfill(status=503)}[failure]
-    tab.route(FETCHES[kind], lambda route: fail(route), times=2)
+    fail: dict[str, Callable[[Route], None]] = {
+        "no answer": lambda route: route.abort(),
+        "an error": lambda route: route.fulfill(status=503),
+    }
+    tab.route(FETCHES[kind], fail[failure], times=2)
 
     change(app, "tea", "served")
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, WebSocketRoute, expect
 
-from .servers import APP_ID, KEY, SECRET, Soketi, _free_port
+from .servers import APP_ID, KEY, SECRET, Soketi, free_port
 from .tools import Node
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def chat(
     if request.param == "local":
         chat: Chat = request.getfixturevalue("local_chat")
         return chat
-    port = _free_port()
+    port = free_port()
     webhooks = {"url": f"http://127.0.0.1:{port}/pusher/events", "event_types": WEBHOOKS}
     soketi = start_soketi([webhooks])
     return start_chat(
@@ -637,7 +637,7 @@ def test_without_a_channels_service_one_can_sign_out_and_is_told_when_coming_in(
     open_browser: Callable[..., BrowserContext], start_chat: StartChat
 ) -> None:
     key = "signs the cookies of both, which all ports of a host share"
-    nowhere = f"http://{KEY}:{SECRET}@127.0.0.1:{_free_port()}/apps/{APP_ID}"
+    nowhere = f"http://{KEY}:{SECRET}@127.0.0.1:{free_port()}/apps/{APP_ID}"
     chat, stranded = start_chat(SECRET_KEY=key), start_chat(SECRET_KEY=key, PUSHER_URL=nowhere)
     browser = open_browser()
     browser.request.post(f"{chat.url}/sign-in", form={"name": "Ana"})
