@@ -4,7 +4,7 @@ backend that only logs."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pusher.http import POST, Request
