@@ -42,7 +42,13 @@ from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.outbox import Outboxes
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
 from _flask_pusher.recording import RecordedEvent, Recordings
-from _flask_pusher.routes import Binding, make_blueprint, refuse_collisions
+from _flask_pusher.routes import (
+    Binding,
+    expect_application,
+    make_blueprint,
+    of_current_app,
+    refuse_collisions,
+)
 from _flask_pusher.settings import make_client, read_settings
 from _flask_pusher.templates import Templates
 from _flask_pusher.transactions import Followed
@@ -78,17 +84,7 @@ class Pusher:
     def __init__(
         self, app: Flask | None = None, url_prefix: str = "/pusher", **unknown: NoReturn
     ) -> None:
-        if unknown:
-            names = ", ".join(f"PUSHER_{name.upper()}" for name in unknown)
-            raise TypeError(
-                f"Pusher() takes no {', '.join(unknown)}: settings are keys of app.config, here"
-                f" {names}."
-            )
-        if app is not None and not isinstance(app, Flask):
-            raise TypeError(
-                "Pusher() takes the application, Pusher(app), and settings are keys of app.config,"
-                f" such as PUSHER_KEY; this is of type {type(app).__name__}."
-            )
+        expect_application(app, unknown)
         if url_prefix and not url_prefix.startswith("/"):
             raise ValueError(f"url_prefix should start with a slash; it is {url_prefix!r}.")
         self.blueprint = make_blueprint(url_prefix, __name__)
@@ -175,26 +171,13 @@ class Pusher:
         :raises RuntimeError: outside an application context, or in one of an application that
             this extension was not given.
         """
-        try:
-            client: Client = current_app.extensions["pusher"]
-        except KeyError:
-            raise self._missing() from None
+        client: Client = of_current_app("pusher")
         return client
 
     @property
     def _binding(self) -> Binding:
-        try:
-            binding: Binding = current_app.extensions["flask_pusher"]
-        except KeyError:
-            raise self._missing() from None
+        binding: Binding = of_current_app("flask_pusher")
         return binding
-
-    @staticmethod
-    def _missing() -> RuntimeError:
-        return RuntimeError(
-            f"The application {current_app.name!r} has no Pusher. Did you forget to call"
-            " init_app(app)?"
-        )
 
     @property
     def socket_id(self) -> str | None:

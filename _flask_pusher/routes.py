@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask, current_app, has_request_context, request
@@ -32,6 +32,37 @@ class Binding(NamedTuple):
     authorisation: Authorisation
     webhooks: WebhookViews
     templates: Templates
+
+
+def of_current_app(key: str) -> Any:
+    """What an extension of the current application holds.
+
+    :raises RuntimeError: where the application was not given this one.
+    """
+    try:
+        return current_app.extensions[key]
+    except KeyError:
+        raise RuntimeError(
+            f"The application {current_app.name!r} has no Pusher. Did you forget to call"
+            " init_app(app)?"
+        ) from None
+
+
+def expect_application(app: Any, unknown: Mapping[str, Any]) -> None:
+    """Answer arguments that other extensions of this name take.
+
+    :raises TypeError: for what is no application, and for settings.
+    """
+    if unknown:
+        names = ", ".join(f"PUSHER_{name.upper()}" for name in unknown)
+        raise TypeError(
+            f"Pusher() takes no {', '.join(unknown)}: settings are keys of app.config, here {names}."
+        )
+    if app is not None and not isinstance(app, Flask):
+        raise TypeError(
+            "Pusher() takes the application, Pusher(app), and settings are keys of app.config, such"
+            f" as PUSHER_KEY; this is of type {type(app).__name__}."
+        )
 
 
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
