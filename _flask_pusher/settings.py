@@ -316,13 +316,15 @@ def read_settings(app: Flask) -> Settings:
 
 
 def _read(row: Setting, config: Mapping[str, Any]) -> Any:
-    value = config.get(row.key, row.default)
+    if row.key not in config:
+        return row.default
+    value = config[row.key]
     if isinstance(value, bytes) and row.read is not _raw_key:
         with suppress(UnicodeDecodeError):
             value = value.decode()
     if isinstance(value, str) and row.read is not _raw_key:
         value = value.strip()
-    if row.key not in config or value in row.unset:
+    if value in row.unset:
         return row.default
     try:
         return row.read(value)
@@ -332,7 +334,7 @@ def _read(row: Setting, config: Mapping[str, Any]) -> Any:
 
 def _error(row: Setting, config: Mapping[str, Any], wanted: str) -> ValueError:
     value = config.get(row.key)
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         found = "it is not set"
     elif row.is_public and not (isinstance(value, str) and re.search("[@:]", value)):
         found = f"it is {value!r:.100}"

@@ -209,7 +209,8 @@ def _told(error: Exception, request: Request) -> PusherError:
     """What a backend's exception is to the caller."""
     if isinstance(error, PusherError):
         return error
-    if isinstance(error, ValueError) and not isinstance(error, OSError):
+    is_unreadable = isinstance(error, (ValueError, RecursionError))
+    if is_unreadable and not isinstance(error, OSError):  # requests has some that are both
         return _no_answer_of_channels(f"what cannot be read ({error})")
     happened, look = in_words(error, request.client.host, request.client.timeout)
     told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
@@ -223,7 +224,7 @@ def in_words(error: Exception, host: str, timeout: float) -> tuple[str, str]:
     names = {type(one).__name__ for one in causes}
 
     def found(*kinds: type[BaseException]) -> Any:
-        return next((one for one in causes if isinstance(one, kinds)), None)
+        return next((one for one in reversed(causes) if isinstance(one, kinds)), None)
 
     if untrusted := found(ssl.SSLCertVerificationError):
         return (

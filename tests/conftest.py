@@ -102,11 +102,13 @@ class Server(ThreadingHTTPServer):
 
 
 class Api:
-    """Takes the calls of the HTTP API and answers each with the next of ``answers``, or 200."""
+    """Takes the calls of the HTTP API and answers each with the next of ``answers``, or 200; or
+    with what ``answer`` makes of the call."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.answers: list[tuple[int, str]] = []
+        self.answer: Callable[[Call], tuple[int, str]] = self._next_answer
         self.connections = 0
         self.server = Server(("127.0.0.1", 0), self._handler())
         self.port = self.server.server_port
@@ -125,6 +127,9 @@ class Api:
             for channel in event.get("channels", [event.get("channel")])
         ]
 
+    def _next_answer(self, call: Call) -> tuple[int, str]:
+        return self.answers.pop(0) if self.answers else (200, "{}")
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
 
@@ -141,8 +146,9 @@ class Api:
                 query = dict(parse_qsl(url.query))
                 api.check_signature(self.command, url.path, query, body)
                 content = json.loads(body) if body else None
-                api.calls.append(Call(self.command, url.path, query, content))
-                status, text = api.answers.pop(0) if api.answers else (200, "{}")
+                call = Call(self.command, url.path, query, content)
+                api.calls.append(call)
+                status, text = api.answer(call)
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()

@@ -1,0 +1,707 @@
+"""The transport, on real sockets: forks, connections that break, certificates, errors in words."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import pickle
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import trustme
+from flask import Flask
+from pusher.aiohttp import AsyncIOBackend
+from pusher.errors import PusherBadStatus, PusherForbidden
+
+from flask_pusher import Client, NoAnswer, Pusher, PusherError
+
+MakeApp = Callable[..., Flask]
+ClientOf = Callable[..., Client]
+WAIT_SECONDS = 30
+
+
+@pytest.fixture
+def client_of(make_app: MakeApp) -> ClientOf:
+    """The client of an application with these settings."""
+
+    def client_of(**config: Any) -> Client:
+        client: Client = make_app(Pusher(), **config).extensions["pusher"]
+        return client
+
+    return client_of
+
+
+@pytest.fixture(params=[None, AsyncIOBackend], ids=["requests", "aiohttp"])
+def backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def publish(client: Client, name: str = "flash") -> Any:
+    return complete(client.trigger("news", name, {"n": 1}))
+
+
+def complete(answer: Any) -> Any:
+    async def wait() -> Any:
+        return await answer
+
+    return asyncio.run(wait()) if inspect.isawaitable(answer) else answer
+
+
+# -- Servers that do what they are told -----------------------------------------------------------
+
+
+class Scripted:
+    """A server with a script for each connection: what it does with each request, in order.
+
+    ``answer`` it with what the script says, ``hang up`` without an answer, or be ``silent``.
+    """
+
+    def __init__(self, *scripts: list[str]) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.settimeout(WAIT_SECONDS)
+        self.port: int = self.listener.getsockname()[1]
+        self.requests: list[str] = []
+        self.over = threading.Event()
+        self._scripts = scripts
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"PUSHER_HOST": "127.0.0.1", "PUSHER_PORT": self.port, "PUSHER_SSL": False}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the events that came, in order."""
+        return [json.loads(one.partition("\r\n\r\n")[2])["name"] for one in self.requests]
+
+    def _serve(self) -> None:
+        with self.listener:
+            for script in self._scripts:
+                try:
+                    connection, _ = self.listener.accept()
+                except OSError:  # the test is over
+                    return
+                with connection:
+                    self._follow(script, connection)
+
+    def _follow(self, script: list[str], connection: socket.socket) -> None:
+        connection.settimeout(WAIT_SECONDS)
+        with connection.makefile("rb") as stream:
+            for action in script:
+                head = b"".join(iter(stream.readline, b"\r\n")) if stream.peek(1) else b""
+                if not head:
+                    return
+                length = re.search(rb"Content-Length: ([0-9]+)", head)
+                body = stream.read(int(length[1]) if length else 0)
+                self.requests.append(f"{head.decode()}\r\n{body.decode()}")
+                if action == "silent":
+                    self.over.wait(WAIT_SECONDS)
+                elif action != "hang up":
+                    connection.sendall(action.encode())
+
+    def stop(self) -> None:
+        self.over.set()
+        with socket.socket() as last:  # so that a server that waits for a connection ends
+            last.connect_ex(("127.0.0.1", self.port))
+        self._thread.join(WAIT_SECONDS)
+
+
+def answer(body: str = "{}", head: str = "") -> str:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{head}\r\n{body}"
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., Scripted]]:
+    servers: list[Scripted] = []
+
+    def start(*scripts: list[str]) -> Scripted:
+        servers.append(Scripted(*scripts))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port at which nobody takes connections, nor refuses them."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = [socket.socket() for _ in range(8)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for each in waiting:
+            each.close()
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every name under ``.example`` be this machine's, and no other name be known."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name.endswith(".example"):
+            return real("127.0.0.1", *args, **kwargs)
+        if re.fullmatch(r"[0-9.]+", name):
+            return real(name, *args, **kwargs)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+class Authority:
+    """A private certificate authority, in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.file = str(folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def context(self, *names: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(*names).configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def tls(api: Any, authority: Authority) -> dict[str, Any]:
+    """The settings for an API that speaks TLS, with a certificate of the private authority."""
+    speak_tls(api, authority.context("127.0.0.1"))
+    return {**api.config, "PUSHER_SSL": True}
+
+
+def speak_tls(api: Any, context: ssl.SSLContext) -> None:
+    # The handshake is left to the thread that serves the connection.
+    api.server.socket = context.wrap_socket(
+        api.server.socket, server_side=True, do_handshake_on_connect=False
+    )
+
+
+@pytest.fixture(autouse=True)
+def _environment_without_proxies_and_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# -- Processes ------------------------------------------------------------------------------------
+
+SIX_FORKED_PROCESSES = """
+import os, sys, traceback
+from flask_pusher import Client
+
+port, authority = int(sys.argv[1]), sys.argv[2]
+options = {"verify": authority} if authority else {}
+client = Client("1", "a-key", "a-secret", host="127.0.0.1", port=port, ssl=bool(authority),
+                **options)
+
+def publish(who):
+    for number in range(20):
+        answer = client.trigger("news", who, number)
+        assert answer == {"name": who, "data": str(number)}, (who, number, answer)
+
+publish("parent, before")
+start, go = os.pipe()
+children = []
+for number in range(6):
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.close(go)
+            os.read(start, 1)  # until the parent closes its end
+            publish(f"child {number}")
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    children.append(child)
+os.close(go)
+publish("parent")
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+"""
+
+
+@pytest.mark.parametrize("speaks_tls", [False, True], ids=["plain", "tls"])
+def test_forked_processes_that_publish_at_once_get_their_own_answers(
+    request: pytest.FixtureRequest, api: Any, authority: Authority, speaks_tls: bool
+) -> None:
+    if speaks_tls:
+        speak_tls(api, authority.context("127.0.0.1"))
+    api.answer = lambda call: (
+        200,
+        json.dumps({"name": call.body["name"], "data": call.body["data"]}),
+    )
+    arguments = [str(api.port), authority.file if speaks_tls else ""]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SIX_FORKED_PROCESSES, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    publishers = ["parent, before", "parent", *(f"child {number}" for number in range(6))]
+    assert Counter(api.events) == {
+        ("news", who, number): 1 for who in publishers for number in range(20)
+    }
+    assert api.connections == 7
+
+
+def test_threads_that_publish_at_once_keep_a_connection_each(
+    client_of: ClientOf, api: Any
+) -> None:
+    client = client_of(**api.config)
+    together = threading.Barrier(20, timeout=WAIT_SECONDS)
+
+    def publish_five() -> None:
+        for number in range(5):
+            together.wait()
+            client.trigger("news", "flash", {"n": number})
+
+    threads = [threading.Thread(target=publish_five) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(api.events) == 100
+    assert api.connections <= 20
+
+
+# -- Connections that break -----------------------------------------------------------------------
+
+
+def test_a_server_that_hangs_up_as_the_next_request_comes_is_asked_once_more(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted([answer(), "hang up"], [answer('{"second": 1}'), answer()])
+    client = client_of(**server.config)
+    publish(client, "one")
+    assert publish(client, "two") == {"second": 1}
+    publish(client, "three")
+    assert server.names == ["one", "two", "two", "three"]
+
+
+def test_a_server_that_hangs_up_on_idle_connections_gets_no_event_twice(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted([answer()], [answer()], [answer()])
+    client = client_of(**server.config)
+    for name in ("one", "two", "three"):
+        publish(client, name)
+    assert server.names == ["one", "two", "three"]
+
+
+def test_a_server_that_hangs_up_again_is_not_asked_a_third_time(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted(["hang up"], ["hang up"], [answer()])
+    with pytest.raises(NoAnswer, match="the connection broke") as raised:
+        publish(client_of(**server.config))
+    assert len(server.requests) == 2
+    assert not raised.value.timed_out
+
+
+def test_an_answer_that_breaks_off_is_not_asked_for_again(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted(["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"], [answer()])
+    with pytest.raises(NoAnswer, match="the connection broke"):
+        publish(client_of(**server.config))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("script", [["silent"], [answer(), "silent"]], ids=["new", "kept"])
+def test_a_timeout_is_not_tried_again(
+    client_of: ClientOf, scripted: Callable[..., Scripted], script: list[str], backend: Any
+) -> None:
+    server = scripted(*([one] for one in script)) if backend else scripted(script)
+    client = client_of(**server.config, PUSHER_TIMEOUT=0.3, PUSHER_BACKEND=backend)
+    for _ in script[1:]:
+        publish(client)
+    with pytest.raises(NoAnswer, match=r"it took longer than 0\.3 seconds\.") as raised:
+        publish(client)
+    assert raised.value.timed_out
+    assert len(server.requests) == len(script)
+
+
+def test_a_redirect_is_a_refusal_and_not_followed(client_of: ClientOf, api: Any) -> None:
+    api.answers.append((302, "elsewhere"))
+    with pytest.raises(PusherBadStatus, match="302: elsewhere"):
+        publish(client_of(**api.config))
+    assert len(api.calls) == 1
+
+
+# -- Certificates ---------------------------------------------------------------------------------
+
+
+def test_an_authority_of_ones_own_is_trusted_by_verify(
+    client_of: ClientOf, api: Any, tls: dict[str, Any], authority: Authority
+) -> None:
+    client = client_of(**tls, PUSHER_BACKEND_OPTIONS={"verify": authority.file})
+    assert publish(client) == {}
+    assert len(api.calls) == 1
+
+
+def test_an_unknown_authority_is_refused(
+    client_of: ClientOf, api: Any, tls: dict[str, Any], backend: Any
+) -> None:
+    with pytest.raises(NoAnswer, match="its certificate is not trusted") as raised:
+        publish(client_of(**tls, PUSHER_BACKEND=backend))
+    assert 'PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}' in str(raised.value)
+    assert api.calls == []
+
+
+def test_an_authority_of_ones_own_is_trusted_by_the_environment(
+    client_of: ClientOf,
+    api: Any,
+    tls: dict[str, Any],
+    authority: Authority,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority.file)
+    publish(client_of(**tls))
+    assert len(api.calls) == 1
+
+
+def test_verify_wins_over_the_environment(
+    client_of: ClientOf,
+    tls: dict[str, Any],
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", Authority(tmp_path / "other").file)
+    assert publish(client_of(**tls, PUSHER_BACKEND_OPTIONS={"verify": authority.file})) == {}
+
+
+def test_no_certificate_is_looked_at_where_verify_is_false(
+    client_of: ClientOf, tls: dict[str, Any]
+) -> None:
+    client = client_of(**tls, PUSHER_BACKEND_OPTIONS={"verify": False})
+    with pytest.warns(match="Unverified HTTPS request"):
+        assert publish(client) == {}
+
+
+def test_a_certificate_for_another_name_is_refused_with_that_reason(
+    client_of: ClientOf, api: Any, authority: Authority
+) -> None:
+    speak_tls(api, authority.context("shop.example"))
+    client = client_of(
+        **{**api.config, "PUSHER_SSL": True}, PUSHER_BACKEND_OPTIONS={"verify": authority.file}
+    )
+    with pytest.raises(NoAnswer, match=r"not trusted \(.*not valid for '127\.0\.0\.1'"):
+        publish(client)
+
+
+def test_a_bundle_of_the_environment_that_is_missing_is_named(
+    client_of: ClientOf, tls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/ca.pem")
+    with pytest.raises(NoAnswer, match=r"/no/such/ca\.pem.* Is REQUESTS_CA_BUNDLE"):
+        publish(client_of(**tls))
+
+
+def test_a_bundle_of_the_settings_that_is_missing_stops_init_app(make_app: MakeApp) -> None:
+    app = make_app(PUSHER_BACKEND_OPTIONS={"verify": "/no/such/ca.pem"})
+    with pytest.raises(ValueError, match="PUSHER_BACKEND_OPTIONS should be a dict whose 'verify'"):
+        Pusher(app)
+
+
+# -- Proxies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+def test_a_proxy_of_the_environment_is_not_asked_for_loopback_addresses(
+    client_of: ClientOf,
+    api: Any,
+    closed_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    host: str,
+) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{closed_port}")
+    client = client_of(**{**api.config, "PUSHER_HOST": host})
+    if host == "127.0.0.2":  # which is this machine too, but where nothing listens
+        with pytest.raises(NoAnswer, match="nothing listens there"):
+            publish(client)
+    else:
+        publish(client)
+        assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize("host", ["api.example", "127.evil.example"])
+def test_a_proxy_of_the_environment_is_asked_for_other_addresses(
+    client_of: ClientOf,
+    scripted: Callable[..., Scripted],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+) -> None:
+    proxy = scripted([answer()])
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    publish(client_of(PUSHER_HOST=host, PUSHER_SSL=False))
+    assert proxy.requests[0].startswith(f"POST http://{host}:80/apps/1/events?")
+
+
+def test_a_proxy_of_the_settings_is_asked_for_any_address(
+    client_of: ClientOf, scripted: Callable[..., Scripted], closed_port: int
+) -> None:
+    proxy = scripted([answer()])
+    client = client_of(
+        PUSHER_HOST="127.0.0.1",
+        PUSHER_PORT=closed_port,
+        PUSHER_SSL=False,
+        PUSHER_BACKEND_OPTIONS={"proxies": {"http": f"http://127.0.0.1:{proxy.port}"}},
+    )
+    publish(client)
+    assert proxy.requests[0].startswith(f"POST http://127.0.0.1:{closed_port}/apps/1/events?")
+
+
+# -- Answers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("<html>Welcome\n  to nginx</html>", "Welcome"),
+        ("", ""),
+        ("[]", "of type list"),
+        ('"ok"', "of type str"),
+        ("null", "of type NoneType"),
+        ("5", "of type int"),
+        ("[" * 100_000, ""),
+    ],
+)
+def test_what_is_no_answer_of_channels_is_an_error_of_the_server(
+    client_of: ClientOf, api: Any, backend: Any, body: str, found: str
+) -> None:
+    api.answers.append((200, body))
+    with pytest.raises(PusherError, match="The answer is not one of Channels") as raised:
+        publish(client_of(**api.config, PUSHER_BACKEND=backend))
+    assert not isinstance(raised.value, (ValueError, NoAnswer))
+    if not backend:
+        assert found in str(raised.value)
+    assert "PUSHER_HOST and PUSHER_PORT" in str(raised.value)
+
+
+@pytest.mark.parametrize("body", ['{"error": "x"}', '{"code": 401}', '{"error": "", "code": 200}'])
+def test_an_answer_of_another_form_is_given_as_it_is(
+    client_of: ClientOf, api: Any, backend: Any, body: str
+) -> None:
+    api.answers.append((200, body))
+    assert publish(client_of(**api.config, PUSHER_BACKEND=backend)) == json.loads(body)
+
+
+def test_a_refusal_with_status_200_as_soketi_sends_it_is_a_refusal(
+    client_of: ClientOf, api: Any, backend: Any
+) -> None:
+    api.answers.append((200, '{"error": "refused", "code": 403}'))
+    with pytest.raises(PusherForbidden, match="refused"):
+        publish(client_of(**api.config, PUSHER_BACKEND=backend))
+
+
+# -- Errors in words ------------------------------------------------------------------------------
+
+
+def test_a_local_server_that_does_not_run_is_told_by_name(
+    client_of: ClientOf, closed_port: int, backend: Any
+) -> None:
+    client = client_of(
+        PUSHER_HOST="127.0.0.1",
+        PUSHER_PORT=closed_port,
+        PUSHER_SSL=False,
+        PUSHER_BACKEND=backend,
+    )
+    with pytest.raises(NoAnswer) as raised:
+        publish(client)
+    assert str(raised.value) == (
+        f"http://127.0.0.1:{closed_port} gave no answer: nothing listens there. Is the local"
+        " server running? 'flask pusher serve' starts it."
+    )
+    assert raised.value.__cause__ is not None
+    assert not raised.value.timed_out
+
+
+@pytest.mark.usefixtures("resolve")
+def test_another_machine_that_refuses_is_told_with_its_settings(
+    client_of: ClientOf, closed_port: int, backend: Any
+) -> None:
+    client = client_of(
+        PUSHER_HOST="ws.example",
+        PUSHER_PORT=closed_port,
+        PUSHER_SSL=False,
+        PUSHER_BACKEND=backend,
+    )
+    with pytest.raises(NoAnswer, match="nothing listens there") as raised:
+        publish(client)
+    assert str(raised.value).endswith("Are PUSHER_HOST and PUSHER_PORT right?")
+
+
+@pytest.mark.usefixtures("resolve")
+def test_a_cluster_that_does_not_exist_is_told_by_its_hosts_name(
+    client_of: ClientOf, backend: Any
+) -> None:
+    with pytest.raises(NoAnswer) as raised:
+        publish(client_of(PUSHER_CLUSTER="zz9", PUSHER_BACKEND=backend))
+    assert str(raised.value) == (
+        "https://api-zz9.pusher.com:443 gave no answer: the name api-zz9.pusher.com is not known."
+        " Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?"
+    )
+
+
+def test_a_connection_that_is_not_taken_in_time_is_told_and_may_be_tried_again(
+    client_of: ClientOf, full_port: int
+) -> None:
+    client = client_of(
+        PUSHER_HOST="127.0.0.1", PUSHER_PORT=full_port, PUSHER_SSL=False, PUSHER_TIMEOUT=0.3
+    )
+    with pytest.raises(NoAnswer, match=r"it took longer than 0\.3 seconds") as raised:
+        publish(client)
+    assert not raised.value.timed_out
+
+
+def test_a_connection_that_breaks_is_told(
+    client_of: ClientOf, scripted: Callable[..., Scripted], backend: Any
+) -> None:
+    server = scripted(["hang up"], ["hang up"])
+    with pytest.raises(NoAnswer, match="the connection broke") as raised:
+        publish(client_of(**server.config, PUSHER_BACKEND=backend))
+    assert "does PUSHER_SSL fit it?" in str(raised.value)
+
+
+def test_a_server_without_tls_is_told(client_of: ClientOf, api: Any, backend: Any) -> None:
+    config = {**api.config, "PUSHER_SSL": True, "PUSHER_BACKEND": backend}
+    with pytest.raises(NoAnswer, match=r"TLS failed \(.*WRONG_VERSION") as raised:
+        publish(client_of(**config))
+    assert "PUSHER_SSL should be false" in str(raised.value)
+
+
+def test_any_other_error_is_told_as_it_is(client_of: ClientOf, api: Any) -> None:
+    options = {"proxies": {"http": "socks9://127.0.0.1:1"}}
+    with pytest.raises(NoAnswer) as raised:
+        publish(client_of(**api.config, PUSHER_BACKEND_OPTIONS=options))
+    text = f"{type(raised.value.__cause__).__name__}: "
+    assert text in str(raised.value)
+    assert str(raised.value).endswith("Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?")
+
+
+def test_no_answer_is_an_error_of_requests_too_and_can_be_pickled(
+    client_of: ClientOf, closed_port: int
+) -> None:
+    client = client_of(PUSHER_HOST="127.0.0.1", PUSHER_PORT=closed_port, PUSHER_SSL=False)
+    with pytest.raises(requests.RequestException) as raised:
+        publish(client)
+    assert isinstance(raised.value, PusherError)
+    copied = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - as a task queue does
+    assert (type(copied), str(copied)) == (NoAnswer, str(raised.value))
+
+
+# -- Signatures stay in the process ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["closed", "hang up", "silent", "untrusted", "unknown"])
+@pytest.mark.usefixtures("resolve")
+def test_no_error_tells_a_signature(
+    client_of: ClientOf,
+    request: pytest.FixtureRequest,
+    scripted: Callable[..., Scripted],
+    caplog: pytest.LogCaptureFixture,
+    backend: Any,
+    setting: str,
+) -> None:
+    config: dict[str, Any] = {"PUSHER_BACKEND": backend, "PUSHER_TIMEOUT": 0.5}
+    if setting == "closed":
+        port = request.getfixturevalue("closed_port")
+        config.update(PUSHER_HOST="127.0.0.1", PUSHER_PORT=port, PUSHER_SSL=False)
+    elif setting == "untrusted":
+        config.update(request.getfixturevalue("tls"))
+    elif setting == "unknown":
+        config.update(PUSHER_CLUSTER="zz9")
+    else:
+        config.update(scripted([setting], [setting]).config)
+    client = client_of(**config)
+    with caplog.at_level(logging.DEBUG), pytest.raises(NoAnswer) as raised:
+        publish(client)
+    told = "".join(traceback.format_exception(raised.type, raised.value, raised.tb)) + caplog.text
+    assert "auth_signature" not in told
+    assert "a-secret" not in told
+
+
+def test_no_log_tells_a_signature(
+    client_of: ClientOf, api: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        publish(client_of(**api.config))
+    assert 'POST /apps/1/events?... HTTP/1.1" 200' in caplog.text
+    assert "auth_signature" not in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_page_that_repeats_the_url_tells_no_signature(
+    client_of: ClientOf, api: Any, backend: Any, status: int
+) -> None:
+    api.answer = lambda call: (status, f"Cannot POST {call.path}?auth_signature=abc&x=y")
+    with pytest.raises(PusherError) as raised:
+        publish(client_of(**api.config, PUSHER_BACKEND=backend))
+    assert "Cannot POST /apps/1/events?..." in str(raised.value)
+    assert "auth_signature" not in str(raised.value)
+
+
+class TalkativeError(Exception):
+    """As an HTTP library has it that keeps the URL out of its exception's arguments."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"something is wrong with {self.url}"
+
+
+class TalkativeBackend:
+    def __init__(self, client: Any) -> None: ...
+
+    def send_request(self, request: Any) -> Any:
+        raise TalkativeError(request.url)
+
+
+def test_an_error_that_tells_the_url_in_another_way_is_no_cause(client_of: ClientOf) -> None:
+    with pytest.raises(
+        NoAnswer, match=r"something is wrong with https://.*/events\?\.\.\.\."
+    ) as r:
+        publish(client_of(PUSHER_BACKEND=TalkativeBackend))
+    assert "auth_signature" not in "".join(traceback.format_exception(r.type, r.value, r.tb))
