@@ -130,7 +130,7 @@ class Server:
                 yield
         finally:
             await self._stop()
-            await runner.cleanup()
+            await _end(runner)
 
     async def _stop(self) -> None:
         """Let peers close, but do not wait for those that do nothing: they may be waiting for us."""
@@ -203,6 +203,17 @@ class Server:
     def _count(self, name: str) -> int:
         channel = self.state.channels.get(name)
         return 0 if channel is None else len(channel.subscribers)
+
+
+async def _end(runner: web.AppRunner) -> None:
+    """Finish what is being answered, and keep no socket for peers that say no goodbye by TLS."""
+    server = runner.server
+    transports = [] if server is None else [peer.transport for peer in server.connections]
+    await runner.cleanup()
+    for transport in transports:
+        if transport is not None:
+            transport.abort()
+    await asyncio.sleep(0)
 
 
 def _http_logger() -> logging.Logger:

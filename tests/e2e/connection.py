@@ -26,6 +26,14 @@ class Connection:
     def send(self, event: str, data: Any, **more: Any) -> None:
         self._websocket.send(json.dumps({"event": event, "data": data, **more}))
 
+    def read(self) -> tuple[int, bytes]:
+        """The opcode and the payload of the next frame, of whatever kind."""
+        opcode, payload = self._websocket.recv_data(control_frame=True)
+        return opcode, payload
+
+    def send_text(self, text: str) -> None:
+        self._websocket.send(text)
+
     def frame(self) -> dict[str, Any]:
         """The next frame."""
         frame: dict[str, Any] = json.loads(self._websocket.recv())

@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
@@ -38,12 +39,20 @@ class Closed(Exception):  # noqa: N818 - it is no error that a connection closes
 class Browser:
     """A WebSocket client of nothing but a socket, so that it can misbehave as it likes."""
 
-    def __init__(self, address: tuple[str, int], path: str, receive_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        path: str,
+        receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
         self.socket.connect(address)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n"

@@ -183,6 +183,35 @@ def test_a_host_that_is_not_this_machine_is_an_error_that_names_it(app: Flask, h
         local_server(app, host)
 
 
+def test_without_its_extra_it_says_what_to_install(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("_flask_pusher.local.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    for start in (local_server, serve):
+        with pytest.raises(ImportError) as raised:
+            start(app)
+        assert str(raised.value) == (
+            'The local server needs aiohttp: pip install "Flask-Pusher[local]"'
+        )
+
+
+def test_importing_it_imports_nothing_that_takes_long() -> None:
+    script = (
+        "import sys, flask, pusher; before = set(sys.modules); import _flask_pusher.local;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert said.stdout.split() == ["_flask_pusher", "_flask_pusher.local", "_flask_pusher.rules"]
+
+
 def test_an_application_without_the_extension_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="'bare' has no Flask-Pusher extension"):
         local_server(Flask("bare"))
