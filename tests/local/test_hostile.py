@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import socket
+import threading
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from _flask_pusher.local import LocalServer
+from _flask_pusher.local import LocalServer, local_server
+from flask_pusher import Client
 
 from .peers import KEY, Api, Browser, Closed, sign
 
@@ -145,6 +150,39 @@ def test_bytes_of_anything(
         peer.sendall(data)
     bystander.expect_nothing()
     assert errors(caplog) == []
+
+
+def test_a_stop_under_load_tells_everyone_and_leaves_nothing(
+    app: Flask, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = len(os.listdir("/proc/self/fd"))
+    outcomes: list[tuple[int | None, int | None]] = []
+
+    def flood(browser: Browser) -> None:
+        code = None
+        try:
+            while True:  # each frame is answered with an error, and the stop comes between
+                for number in range(20):
+                    browser.send("client-x", number, "private-none")
+                for _ in range(20):
+                    code = browser.receive(timeout=30)["data"]["code"]
+        except Closed as closed:
+            outcomes.append((code, closed.code))
+        browser.close()
+
+    with local_server(app) as server:
+        browsers = [Browser((server.host, server.port), PATH).established() for _ in range(30)]
+        threads = [threading.Thread(target=flood, args=[browser]) for browser in browsers]
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            client.trigger("news", "e", number)
+    for thread in threads:
+        thread.join(60)
+    assert outcomes == [(4200, 4200)] * 30
+    assert errors(caplog) == []
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= files + 1  # the client keeps a connection
 
 
 event_fields = st.fixed_dictionaries(
