@@ -49,7 +49,7 @@ class Browser:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(10)
+        self.socket.settimeout(20)
         self.socket.connect(address)
         if tls is not None:
             self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
@@ -88,7 +88,7 @@ class Browser:
             head = struct.pack("!BBQ", 0x80 | opcode, 0xFF, len(payload))
         self.socket.sendall(head + bytes(4) + payload)  # a mask of zeros changes nothing
 
-    def receive(self, timeout: float = 5) -> dict[str, Any]:
+    def receive(self, timeout: float = 20) -> dict[str, Any]:
         """The next event's frame.
 
         :raises Closed: the server has closed.
@@ -102,7 +102,7 @@ class Browser:
         message: dict[str, Any] = json.loads(payload)
         return message
 
-    def expect(self, *names: str, timeout: float = 5) -> tuple[dict[str, Any], Any]:
+    def expect(self, *names: str, timeout: float = 20) -> tuple[dict[str, Any], Any]:
         """The next event's frame and its data; anything but one of these names is a failure."""
         message = self.receive(timeout)
         assert message["event"] in names, message
@@ -247,7 +247,7 @@ class Api:
             return session.request(method, url, data=body, timeout=10)
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 5) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
     """Wait for a condition to be true, and answer what it answered."""
     end = time.monotonic() + seconds
     while True:

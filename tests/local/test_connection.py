@@ -277,7 +277,7 @@ def test_a_request_that_is_none_gets_an_answer_and_a_line(
     server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for garbage in (b"GET\r\n\r\n", b"GET / HTTP/\x1b[2J\r\n\r\n", b"G=T / HTTP/1.1\r\n\r\n"):
-        with socket.create_connection((server.host, server.port), timeout=5) as peer:
+        with socket.create_connection((server.host, server.port), timeout=20) as peer:
             peer.sendall(garbage)
             assert b" 400 " in peer.recv(1000).split(b"\r\n")[0]
     assert refusals(caplog)

@@ -146,7 +146,7 @@ def test_bytes_of_anything(
     browser = Browser((server.host, server.port), PATH).established()
     browser.socket.sendall(data)
     browser.close()
-    with socket.create_connection((server.host, server.port), timeout=5) as peer:
+    with socket.create_connection((server.host, server.port), timeout=20) as peer:
         peer.sendall(data)
     bystander.expect_nothing()
     assert errors(caplog) == []
@@ -239,7 +239,7 @@ def test_targets_of_anything(
     server: LocalServer, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
     for method in ("GET", "POST", "PUT"):
-        with socket.create_connection((server.host, server.port), timeout=5) as peer:
+        with socket.create_connection((server.host, server.port), timeout=20) as peer:
             request = (
                 f"{method} /{target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             )

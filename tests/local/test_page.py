@@ -60,7 +60,7 @@ FILES = {
 def test_the_page_runs_no_script_but_its_own(
     server: LocalServer, session: requests.Session, path: str, content_type: str
 ) -> None:
-    answer = session.get(server.url + path, timeout=5)
+    answer = session.get(server.url + path, timeout=20)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == content_type
     assert answer.headers["Cache-Control"] == "no-store"
@@ -74,12 +74,12 @@ def test_the_page_runs_no_script_but_its_own(
 def test_the_page_loads_nothing_from_elsewhere(
     server: LocalServer, session: requests.Session
 ) -> None:
-    page = session.get(server.url + "/", timeout=5).text
+    page = session.get(server.url + "/", timeout=20).text
     assert set(re.findall(r'(?:src|href)="([^"#]+)"', page)) - {"data:,"} == {
         "/page.css",
         "/page.js",
     }
-    assert "innerHTML" not in session.get(server.url + "/page.js", timeout=5).text
+    assert "innerHTML" not in session.get(server.url + "/page.js", timeout=20).text
 
 
 def test_the_page_is_told_of_all_that_happens(
@@ -148,7 +148,7 @@ def test_a_page_that_is_closed_is_forgotten(
     server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page_room, "INTERVAL", 0.01)
-    with socket.create_connection((server.host, server.port), timeout=5) as page:
+    with socket.create_connection((server.host, server.port), timeout=20) as page:
         page.sendall(b"GET /page/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in page.recv(1000)
     server.stop()  # within its time, as nothing is left to wait for
@@ -190,14 +190,14 @@ def test_the_page_triggers_events(
     browser = connect()
     browser.subscribe("news")
     event = {"channel": "news", "name": "e", "data": "{}"}
-    answer = session.post(server.url + "/page/trigger", json=event, headers=own(server), timeout=5)
+    answer = session.post(server.url + "/page/trigger", json=event, headers=own(server), timeout=20)
     assert (answer.status_code, answer.json()) == (200, {"subscribers": 1})
     browser.expect("e")
     wrong = {**event, "channel": "a b"}
-    answer = session.post(server.url + "/page/trigger", json=wrong, headers=own(server), timeout=5)
+    answer = session.post(server.url + "/page/trigger", json=wrong, headers=own(server), timeout=20)
     assert (answer.status_code, answer.text) == (400, "Not a channel name: a b\n")
     cached = {**event, "channel": "cache-news"}
-    session.post(server.url + "/page/trigger", json=cached, headers=own(server), timeout=5)
+    session.post(server.url + "/page/trigger", json=cached, headers=own(server), timeout=20)
     browser.subscribe("cache-news")
     browser.expect("e")
 
@@ -228,10 +228,10 @@ def test_no_other_page_reads_or_triggers_anything(
     browser.subscribe("news")
     event = json.dumps({"channel": "news", "name": "e", "data": "{}"})
     forged = {**own(server), **headers}
-    answer = session.post(server.url + "/page/trigger", data=event, headers=forged, timeout=5)
+    answer = session.post(server.url + "/page/trigger", data=event, headers=forged, timeout=20)
     assert answer.status_code == 403
     for path in (*FILES, "/page/stream"):
-        answer = session.get(server.url + path, headers=headers, timeout=5)
+        answer = session.get(server.url + path, headers=headers, timeout=20)
         assert answer.status_code == 403
     browser.expect_nothing()
 
@@ -247,7 +247,7 @@ def test_a_form_of_another_page_triggers_nothing(
     browser.subscribe("news")
     headers = {name: value for name, value in own(server).items() if name != lacking}
     event = json.dumps({"channel": "news", "name": "e", "data": "{}"})
-    answer = session.post(server.url + "/page/trigger", data=event, headers=headers, timeout=5)
+    answer = session.post(server.url + "/page/trigger", data=event, headers=headers, timeout=20)
     assert (answer.status_code, answer.text) == (403, "Events are triggered by this page only\n")
     browser.expect_nothing()
 
@@ -257,7 +257,7 @@ def test_the_page_answers_to_the_names_of_this_machine(
     server: LocalServer, session: requests.Session, name: str
 ) -> None:
     headers = {"Host": f"{name}:{server.port}"}
-    assert session.get(server.url + "/", headers=headers, timeout=5).status_code == 200
+    assert session.get(server.url + "/", headers=headers, timeout=20).status_code == 200
 
 
 def own_address() -> str:
@@ -273,13 +273,13 @@ def test_the_page_is_not_for_other_machines(app: Flask) -> None:
     with local_server(app, "0.0.0.0") as server, requests.Session() as session:  # noqa: S104
         session.trust_env = False
         for path in (*FILES, "/page/stream"):
-            answer = session.get(f"http://{address}:{server.port}{path}", timeout=5)
+            answer = session.get(f"http://{address}:{server.port}{path}", timeout=20)
             assert answer.status_code == 403
             assert answer.text == "This page is for browsers on the server's machine\n"
 
 
 def test_other_paths_are_not_found(server: LocalServer, session: requests.Session) -> None:
     for path in ("/favicon.ico", f"/app/{KEY}?protocol=7", "/page", "/index.html"):
-        answer = session.get(server.url + path, timeout=5)
+        answer = session.get(server.url + path, timeout=20)
         assert (answer.status_code, answer.text) == (404, "Nothing is here, the page is at /\n")
-    assert session.post(server.url + "/x", timeout=5).status_code == 404
+    assert session.post(server.url + "/x", timeout=20).status_code == 404

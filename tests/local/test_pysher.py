@@ -34,14 +34,14 @@ def test_pysher_subscribes_and_receives(server: LocalServer, client: Client) -> 
     peer.connection.bind("pusher:connection_established", subscribe)
     peer.connect()
     try:
-        subscribed = dict(heard.get(timeout=5) for _ in range(3))
+        subscribed = dict(heard.get(timeout=20) for _ in range(3))
         assert set(subscribed) == {"news", "private-news", "presence-news"}
         assert '"count":1' in subscribed["presence-news"]
         for channel in subscribed:
             client.trigger(channel, "e", {"on": channel})
-            assert heard.get(timeout=5) == ("e", f'{{"on": "{channel}"}}')
+            assert heard.get(timeout=20) == ("e", f'{{"on": "{channel}"}}')
     finally:
-        peer.disconnect(timeout=5)
+        peer.disconnect(timeout=20)
 
 
 def test_pysher_is_refused_with_another_secret(
@@ -59,6 +59,6 @@ def test_pysher_is_refused_with_another_secret(
     peer.connection.bind("pusher:connection_established", subscribe)
     peer.connect()
     try:
-        assert "do both sides have the same secret?" in str(refused.get(timeout=5))
+        assert "do both sides have the same secret?" in str(refused.get(timeout=20))
     finally:
-        peer.disconnect(timeout=5)
+        peer.disconnect(timeout=20)
