@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from glob import glob
@@ -129,6 +130,14 @@ class Api:
 
     def _next_answer(self, call: Call) -> tuple[int, str]:
         return self.answers.pop(0) if self.answers else (200, "{}")
+
+    @staticmethod
+    def until(is_so: Callable[[], bool]) -> None:
+        """Wait for what the publisher does behind the responses."""
+        deadline = time.monotonic() + 30
+        while not is_so():
+            assert time.monotonic() < deadline, "waited for too long"
+            time.sleep(0.005)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         api = self
