@@ -356,6 +356,7 @@ class _Desk:
         self.held |= mine
         while self.ready and not mine.isdisjoint(self.ready[0].channels):
             self.ready.popleft()  # what follows on these channels waits for the answer
+        events.sort(key=lambda one: one.since)
         return _Call(events, mine)
 
     def release(self, call: _Call) -> None:
@@ -504,15 +505,19 @@ class Publisher:
         while True:
             with suppress(queue.Empty):
                 self.inbox.get(timeout=self._patience())()
-                while True:
-                    self.inbox.get_nowait()()
-            now = time.monotonic()
-            for desk in list(self.desks.values()):
-                self._start_calls(desk, now)
-            if self.flushing and not self.size:
-                for done in self.flushing:
-                    done.set()
-                self.flushing.clear()
+            self._decide()
+
+    def _decide(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self.inbox.get_nowait()()
+        now = time.monotonic()
+        for desk in list(self.desks.values()):
+            self._start_calls(desk, now)
+        if self.flushing and not self.size:
+            for done in self.flushing:
+                done.set()
+            self.flushing.clear()
 
     def _patience(self) -> float | None:
         """How long nothing is to be done, in seconds; None: until something happens."""
@@ -565,7 +570,7 @@ class Publisher:
     def _put_off(self, desk: _Desk, call: _Call) -> list[_Waiting]:
         """Let a call wait for a while. Returns the events that have waited long enough."""
         now = time.monotonic()
-        if call.started >= desk.failed_at:  # not one of several that failed together
+        if call.started > desk.failed_at:  # not one of several that failed together
             desk.pause = min(desk.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
         desk.failed_at, desk.quiet_until = now, now + desk.pause
         too_old = [one for one in call.events if now - one.since >= PATIENCE_SECONDS]
