@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flask import Flask, abort, request
@@ -12,12 +12,21 @@ from werkzeug.wrappers import Response
 
 from _flask_pusher import rules
 from _flask_pusher.client import MASTER_KEY, Client, text_id
-from _flask_pusher.handlers import ChannelHandlers, Handler, Matcher, Slot
+from _flask_pusher.handlers import (
+    ChannelHandlers,
+    Handler,
+    Matcher,
+    Slot,
+    finished,
+    name_of,
+)
 from _flask_pusher.settings import Settings
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
+_PLAIN = (bool, dict, int, str, type(None))
+"""What handlers return most, and is neither a response nor unfinished."""
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -61,9 +70,7 @@ class Authorisation:
         try:
             return {"status": 200, "data": self._authorise(channel, socket_id)}
         except HTTPException as refusal:
-            response = refusal.response
-            status = refusal.code if response is None else response.status_code
-            return {"status": status if status and status >= 400 else 403}
+            return {"status": refusal.get_response().status_code}
 
     def _authorise(self, channel: Any, socket_id: str) -> dict[str, str]:
         if not rules.is_channel_name(channel):
@@ -87,9 +94,14 @@ class Authorisation:
             self._refuse(f"no @pusher.auth handler is for the channel {channel!r}")
         handler, variables = found
         consent = self._call(handler, channel, socket_id, **variables)
+        if isinstance(consent, (Iterator, Future)):
+            raise TypeError(
+                f"{name_of(handler)}() returned a {type(consent).__name__}, which is true whatever"
+                " is in it. Return True or False."
+            )
         if not consent:
             forgotten = " Is a return missing?" if consent is None else ""
-            self._refuse(f"{_name(handler)}() returned {consent!r:.100}.{forgotten}")
+            self._refuse(f"{name_of(handler)}() returned {consent!r:.100}.{forgotten}")
 
     def _channel_data(self, channel: str, socket_id: str) -> dict[str, Any] | None:
         """What the members of a presence channel know of this one. None where the handler gives
@@ -106,12 +118,13 @@ class Authorisation:
             self.app.logger.warning(
                 "%s() returned an 'id' and no 'user_id', so that each tab of a user is a member of"
                 " its own. Is 'user_id' meant?",
-                _name(handler),
+                name_of(handler),
             )
-        data = {"user_id": socket_id, **given}
-        data["user_id"] = _expect_id(data["user_id"], "user_id", handler, _is_member_id)
-        others = {key: value for key, value in given.items() if key != "user_id"}
-        data["user_info"] = _expect_user_info(given.get("user_info", others), handler)
+        user_id = given.pop("user_id", None)
+        if user_id is None:
+            user_id = socket_id
+        data = {"user_id": _expect_id(user_id, "user_id", handler, _is_member_id), **given}
+        data["user_info"] = _expect_user_info(given.get("user_info", given), handler)
         return data
 
     # -- Users --
@@ -124,7 +137,7 @@ class Authorisation:
         socket_id = _posted_socket_id(_posted_fields())
         returned = self._call(handler, socket_id)
         if returned is None or returned is False:
-            self._refuse(f"{_name(handler)}() returned {returned!r}, so there is no user")
+            self._refuse(f"{name_of(handler)}() returned {returned!r}, so there is no user")
         user = _as_dict(returned, handler)
         user["id"] = _expect_id(user.get("id"), "id", handler, rules.is_user_id)
         if "user_info" in user:
@@ -140,19 +153,24 @@ class Authorisation:
 
     def _call(self, handler: Handler, *arguments: str, **variables: Any) -> Any:
         """What a handler returned, unless that is what a view refuses with: then the request is
-        answered with it. A ``login_required`` around the handler may do so."""
-        returned = self.app.ensure_sync(handler)(*arguments, **variables)
-        if returned is True or returned is None:
+        answered with it. A ``login_required`` around the handler may do so, or ``abort()``."""
+        try:
+            returned = self.app.ensure_sync(handler)(*arguments, **variables)
+        except HTTPException as refusal:
+            if refusal.get_response().status_code >= 400:
+                raise
+            returned = refusal
+        if isinstance(returned, _PLAIN):
             return returned
         status = _status_of_response(returned)
         if status is not None:
             if status >= 400:
                 abort(self.app.make_response(returned))
             self._refuse(
-                f"{_name(handler)}() returned a response of status {status}, which a browser would"
+                f"{name_of(handler)}() returned a response of status {status}, which a browser would"
                 " take for an answer. Return True to let the page subscribe"
             )
-        return _finished(returned, handler)
+        return finished(returned, handler)
 
     def _refuse(self, reason: str) -> NoReturn:
         self.app.logger.debug("Refused at %s: %s.", request.path, reason.rstrip("."))
@@ -176,34 +194,12 @@ def _status_of_response(returned: Any) -> int | None:
     return None
 
 
-def _finished(returned: Any, handler: Handler) -> Any:
-    """What a handler returned. To a decorator that knows no coroutines, the call of a coroutine
-    function is something true, and has run nothing yet.
-
-    :raises TypeError: for a coroutine or a generator.
-    """
-    if (
-        inspect.isawaitable(returned)
-        or inspect.isgenerator(returned)
-        or inspect.isasyncgen(returned)
-    ):
-        raise TypeError(
-            f"{_name(handler)}() returned a {type(returned).__name__}, and has not run. Is there a"
-            " 'yield' in it, or a decorator around it that does not await it?"
-        )
-    return returned
-
-
-def _name(handler: Handler) -> str:
-    return getattr(handler, "__qualname__", None) or type(handler).__qualname__
-
-
 def _as_dict(returned: Any, handler: Handler) -> dict[str, Any]:
     try:
         return dict(returned)  # a mapping, or pairs as 3.0 took them
     except (TypeError, ValueError):
         raise TypeError(
-            f"{_name(handler)}() should return a dict, or None; it returned a"
+            f"{name_of(handler)}() should return a dict, or None; it returned a"
             f" {type(returned).__name__}."
         ) from None
 
@@ -216,7 +212,7 @@ def _expect_id(value: Any, key: str, handler: Handler, is_id: Any) -> str:
     text = text_id(value)
     if not is_id(text):
         raise ValueError(
-            f"{_name(handler)}() should return a {key!r} that is a number, or text of 1 to"
+            f"{name_of(handler)}() should return a {key!r} that is a number, or text of 1 to"
             f" {rules.USER_ID_LENGTH} characters (of a signed-in user: {rules.CHARACTERS}); it"
             f" returned {value!r:.300}."
         )
@@ -226,7 +222,7 @@ def _expect_id(value: Any, key: str, handler: Handler, is_id: Any) -> str:
 def _expect_user_info(value: Any, handler: Handler) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"{_name(handler)}() should return a 'user_info' that is a dict; it returned a"
+            f"{name_of(handler)}() should return a 'user_info' that is a dict; it returned a"
             f" {type(value).__name__}. The service takes nothing else."
         )
     return value
@@ -235,7 +231,7 @@ def _expect_user_info(value: Any, handler: Handler) -> Mapping[str, Any]:
 def _expect_list(value: Any, handler: Handler) -> Iterable[Any]:
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise TypeError(
-            f"{_name(handler)}() should return a 'watchlist' that is a list of ids; it returned a"
+            f"{name_of(handler)}() should return a 'watchlist' that is a list of ids; it returned a"
             f" {type(value).__name__}."
         )
     return value
@@ -249,21 +245,22 @@ def socket_id_of_request() -> str | None:
     header = request.headers.get("X-Socket-ID")
     if header is not None:
         return header if rules.is_socket_id(header) else None
-    if request.mimetype == _FORMS[0]:
-        request.get_data()  # kept, so that the view can still read it
+    fields: Mapping[str, Any] | None = None
     try:
-        fields = request.form if request.mimetype in _FORMS else _json_object()
-    except RequestEntityTooLarge:
-        return None
+        if request.mimetype == _FORMS[0]:
+            request.get_data()  # kept, so that the view can still read it
+        if request.mimetype in _FORMS:
+            fields = request.form
+        elif request.is_json:
+            fields = _json_object()
+    except RequestEntityTooLarge:  # what the view is told, too, when it reads the body
+        pass
     value = (fields or {}).get("socket_id")
     return value if rules.is_socket_id(value) else None
 
 
 def _json_object() -> dict[str, Any] | None:
     """The JSON object that was posted, whatever its type says; None where it is none."""
-    posted = request.get_data()
-    if posted.lstrip()[:1] != b"{":
-        return None
     try:
         found = request.get_json(force=True, silent=True)
     except RecursionError:

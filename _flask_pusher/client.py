@@ -257,13 +257,14 @@ class Client(_Official):
         :raises ValueError: for a channel or socket id of another form, data that is not JSON, or
             an encrypted channel where no master key is set.
         """
-        if rules.is_encrypted(_channel(channel)):
+        if rules.is_encrypted(channel) and not self.can_encrypt:
             self._pusher_client.expect_master_key(channel)
         expect_socket_id(socket_id)
-        data = () if custom_data is None else (custom_data,)
-        answer: dict[str, Any] = super().authenticate(channel, socket_id, *data)  # type: ignore[misc]
-        if "channel_data" in answer:
-            refuse_nan(answer["channel_data"])
+        if custom_data is None:
+            answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
+        else:
+            answer = super().authenticate(channel, socket_id, custom_data)  # type: ignore[misc]
+            refuse_nan(answer.get("channel_data", ""))
         if isinstance(answer.get("shared_secret"), bytes):
             answer["shared_secret"] = answer["shared_secret"].decode()
         return answer
@@ -475,8 +476,9 @@ def _user_id(value: Any) -> str:
 
 def text_id(value: Any) -> Any:
     """An id as Channels has it, text, where an application has a number or a UUID."""
-    is_other = isinstance(value, (Number, UUID)) and not isinstance(value, bool)
-    return str(value) if is_other else value
+    if isinstance(value, (str, bool)):
+        return value
+    return str(value) if isinstance(value, (Number, UUID)) else value
 
 
 def _event_name(name: Any) -> str:

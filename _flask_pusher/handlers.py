@@ -21,6 +21,7 @@ found is given up again, so that no channel's name makes a pattern slow.
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -109,6 +110,28 @@ def expect_callable(handler: Any, decorator: str) -> None:
         raise TypeError(
             f"{decorator} is given a function; this is of type {type(handler).__name__}."
         )
+
+
+def name_of(handler: Handler) -> str:
+    return getattr(handler, "__qualname__", None) or type(handler).__qualname__
+
+
+def finished(returned: Any, handler: Handler) -> Any:
+    """What a handler returned. To a decorator that knows no coroutines, the call of a coroutine
+    function is something true, and has run nothing yet.
+
+    :raises TypeError: for a coroutine or a generator.
+    """
+    if (
+        inspect.isawaitable(returned)
+        or inspect.isgenerator(returned)
+        or inspect.isasyncgen(returned)
+    ):
+        raise TypeError(
+            f"{name_of(handler)}() returned a {type(returned).__name__}, and has not run. Is there"
+            " a 'yield' in it, or a decorator around it that does not await it?"
+        )
+    return returned
 
 
 def declared_twice(decorator: str) -> ValueError:

@@ -68,7 +68,6 @@ def expect_application(app: Any, unknown: Mapping[str, Any]) -> None:
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
     blueprint = Blueprint("pusher", import_name, url_prefix=url_prefix)
     blueprint.record(_add_routes)
-    blueprint.url_value_preprocessor(_forget_host)
     return blueprint
 
 
@@ -123,9 +122,11 @@ def _add_routes(state: BlueprintSetupState) -> None:
 def _hosts(app: App) -> list[dict[str, Any]]:
     """The options of the rules, one set for each kind of host."""
     if app.url_map.host_matching:
+        app.url_value_preprocessor(_forget_host)
         app.url_defaults(_at_the_same_host)
         return [{"host": f"<{_HOST}>"}]
     if app.subdomain_matching:
+        app.url_value_preprocessor(_forget_host)
         app.url_defaults(_at_the_same_subdomain)
         return [{}, {"subdomain": f"<{_SUBDOMAIN}>"}]
     return [{}]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from flask import Flask, abort, request
 from werkzeug.exceptions import BadRequest
 
 from _flask_pusher import rules
-from _flask_pusher.handlers import Handler, Slot, expect_callable
+from _flask_pusher.handlers import Handler, Slot, expect_callable, finished
 from _flask_pusher.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,20 +49,17 @@ class Webhooks:
     def channel_existence(self, handler: G) -> G:
         """At ``/events/channel_existence``: ``channel_occupied`` and ``channel_vacated``, each
         with ``channel``, when a channel gets its first subscriber and loses its last."""
-        self._groups["channel_existence"].declare(handler)
-        return handler
+        return self._declare("channel_existence", handler)
 
     def presence(self, handler: G) -> G:
         """At ``/events/presence``: ``member_added`` and ``member_removed``, each with ``channel``
         and ``user_id``."""
-        self._groups["presence"].declare(handler)
-        return handler
+        return self._declare("presence", handler)
 
     def client(self, handler: G) -> G:
         """At ``/events/client``: ``client_event``, with ``channel``, ``event``, ``data``,
         ``socket_id`` and, on presence channels, ``user_id``."""
-        self._groups["client"].declare(handler)
-        return handler
+        return self._declare("client", handler)
 
     def cache(self, handler: G) -> G:
         """At ``/events/cache``: ``cache_miss``, with ``channel``, when someone subscribes to a
@@ -71,8 +67,7 @@ class Webhooks:
 
         .. versionadded:: 4.0
         """
-        self._groups["cache"].declare(handler)
-        return handler
+        return self._declare("cache", handler)
 
     def subscription_count(self, handler: G) -> G:
         """At ``/events/subscription_count``: ``subscription_count``, with ``channel`` and
@@ -80,7 +75,10 @@ class Webhooks:
 
         .. versionadded:: 4.0
         """
-        self._groups["subscription_count"].declare(handler)
+        return self._declare("subscription_count", handler)
+
+    def _declare(self, group: str, handler: G) -> G:
+        self._groups[group].declare(handler)
         return handler
 
     def event(self, name: str) -> Callable[[E], E]:
@@ -137,7 +135,7 @@ class WebhookViews:
                 abort(404, "This application handles no webhooks here.")
             events = self._verified_events()
             for handler, arguments in self._calls(group, events):
-                self._finish(handler, self.app.ensure_sync(handler)(*arguments))
+                finished(self.app.ensure_sync(handler)(*arguments), handler)
             return "OK"
 
         return webhook
@@ -162,13 +160,6 @@ class WebhookViews:
         for event in events:
             for handler in self.webhooks._events.get(event["name"], ()):
                 yield handler, (event,)
-
-    def _finish(self, handler: Handler, returned: Any) -> None:
-        if inspect.isawaitable(returned) or inspect.isasyncgen(returned):
-            raise TypeError(
-                f"The webhook handler {handler!r} returned a {type(returned).__name__}, and has not"
-                " run. Is there a decorator around it that does not await it?"
-            )
 
     def _verified_events(self) -> list[dict[str, Any]]:
         secret = self._secret()
