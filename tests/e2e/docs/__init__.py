@@ -1,1 +1,7 @@
 """The README and the pages of ``docs/``: what they show is run, and how they look is checked."""
+
+from pathlib import Path
+
+TREE = Path(__file__).parents[3]
+WAIT_SECONDS = 30
+"""How long a test waits for what should come at once."""

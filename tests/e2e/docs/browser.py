@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from playwright.sync_api import Page, Route, sync_playwright
 
-from .. import WAIT_SECONDS
 from ..conftest import BROWSER_ARGUMENTS
+from . import WAIT_SECONDS
 
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/([\w.-]+)@([\d.]+)/([\w./-]+)")
 T = TypeVar("T")
@@ -105,3 +105,4 @@ class Tab:
 
     def close(self) -> None:
         self.do(lambda page: page.context.close())
+        assert not [text for text in self.said if text.startswith("pageerror")], self.said

@@ -19,20 +19,16 @@ did: readers do not see it. It has the names of the application and of :meth:`Pr
 from __future__ import annotations
 
 import configparser
-import importlib.metadata
 import importlib.util
 import json
 import logging
 import os
 import re
-import shlex
-import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -52,25 +48,15 @@ from werkzeug.test import TestResponse
 
 from flask_pusher import Pusher, RecordedEvent, local_server
 
-from .. import WAIT_SECONDS
 from ..conftest import BROWSER_ARGUMENTS
+from . import TREE, WAIT_SECONDS
 from .browser import Browser, Tab
+from .terminal import Terminal
 
-TREE = Path(__file__).parents[3]
 README = TREE / "README.rst"
 PAGES = sorted(TREE.joinpath("docs").rglob("*.rst"))
 SOCKET_ID = "123.456"
 FILE_NAMED = re.compile(r"(?:# |// |\{# |<!-- )([\w./-]+\.\w+)(?: #\}| -->)?\n")
-SERVERS = {
-    "flask pusher serve": r"shown at https?://[^:]+:(?P<port>\d+)/",
-    "flask run": r"Running on (?P<site>http://\S+)",
-    "gunicorn": r"Listening at: (?P<site>http://\S+)",
-}
-ANY_PORT = {
-    "FLASK_PUSHER_SERVE_PORT": "0",
-    "FLASK_RUN_PORT": "0",
-    "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0",
-}
 
 
 def blocks(document: Document) -> Iterator[Region]:
@@ -102,14 +88,12 @@ class Project:
         self.folder = folder
         self.packages = packages
         self.open_browser = open_browser
-        self.env = {**environment(), **ANY_PORT}
-        self.printed = ""
-        """What the last command printed."""
+        self.terminal = Terminal(folder)
         self.module: Any = None
         self._modules: list[ModuleType] = []
         self._application = ExitStack()
-        self._commands = ExitStack()
         self._tabs = ExitStack()
+        self._has_unseen_script = False
         self._site: str | None = None
         for example in examples_of(README):
             if (file := file_of(example.parsed)) and not file.startswith("test_"):
@@ -156,7 +140,7 @@ class Project:
             "open_as": self.open_as,
             "open_tab": self.open_tab,
             "post": self.post,
-            "printed": self.printed,
+            "printed": self.terminal.printed,
             "project": self,
             "recording": self.recording,
             "requests": requests,
@@ -179,8 +163,9 @@ class Project:
         if name == "app.py":
             self.load()
         elif name.startswith("test_"):
-            self.run(sys.executable, "-m", "pytest", "-W", "error", "--rootdir", ".", file)
-            assert re.search(r"\d+ passed", self.printed), self.printed
+            self.terminal.run(
+                sys.executable, "-m", "pytest", "-W", "error", "--rootdir", ".", file
+            )
         elif name.endswith(".py") and name != "conftest.py":
             self.import_file(file)
 
@@ -193,6 +178,7 @@ class Project:
         self.write("templates/index.html", page.replace("<script", f"{text}<script", 1))
 
     def add_script(self, text: str) -> None:
+        self._has_unseen_script = True
         before, end, after = self.read("templates/index.html").rpartition("</script>")
         self.write("templates/index.html", f"{before}{text}{end}{after}")
 
@@ -212,7 +198,9 @@ class Project:
         """Start the application anew, as it now stands in ``app.py``."""
         self._application.close()
         self._site = None
-        settings = {name: value for name, value in self.env.items() if name.startswith("FLASK_")}
+        settings = {
+            name: value for name, value in self.terminal.env.items() if name.startswith("FLASK_")
+        }
         with patch.dict(os.environ, settings):
             self.module = self.import_file("app.py")
         self.app.jinja_env.auto_reload = True
@@ -243,17 +231,23 @@ class Project:
 
     def channels(self) -> None:
         """Have a Channels server, which the application and the commands publish to."""
-        if "FLASK_PUSHER_PORT" not in self.env:
+        env = self.terminal.env
+        if "FLASK_PUSHER_PORT" not in env:
             server = self._application.enter_context(local_server(self.app, webhooks=True))
-            self.env["FLASK_PUSHER_PORT"] = str(server.port)
-            self._application.callback(self.env.pop, "FLASK_PUSHER_PORT")
+            env["FLASK_PUSHER_PORT"] = str(server.port)
+            self._application.callback(env.pop, "FLASK_PUSHER_PORT")
+
+    def publish_to(self, port: int) -> None:
+        """Start the application anew with this port of a Channels server."""
+        self._application.close()
+        self.terminal.env["FLASK_PUSHER_PORT"] = str(port)
+        self.load()
 
     def lose_channels(self) -> None:
-        """Start the application anew with the address of a Channels server that is not there."""
-        self._application.close()
+        """Start the application anew with a port where no Channels server is."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.env["FLASK_PUSHER_PORT"] = str(listener.getsockname()[1])
-        self.load()
+            port = listener.getsockname()[1]
+        self.publish_to(port)
 
     @property
     def site(self) -> str:
@@ -270,9 +264,9 @@ class Project:
         return self._site
 
     def open_tab(self, path: str = "/") -> Tab:
-        browser = self.open_browser()
-        tab = browser.open(self.site.rstrip("/") + path)
+        tab = self.open_browser().open(self.site.rstrip("/") + path)
         self._tabs.callback(tab.close)
+        self._has_unseen_script = False
         return tab
 
     def open_as(self, user: str, page: str = "index.html") -> Tab:
@@ -333,70 +327,22 @@ class Project:
     # -- Commands ---------------------------------------------------------------------------------
 
     def run_line(self, line: str) -> None:
-        words = shlex.split(line)
-        if words[0] == "export":
-            for name, _, value in (word.partition("=") for word in words[1:]):
-                self.env[name] = value
-        elif "tox" in words:
-            check_tox(words)
-        elif words[:2] == ["pip", "install"]:
-            check_requirements(words[2:])
-        elif server := next((name for name in SERVERS if line.startswith(name)), None):
-            self.start_server(words, SERVERS[server])
-        else:
-            if words[:2] == ["flask", "pusher"]:
-                self.channels()
-                line = line.replace("http://127.0.0.1:5000", self.site)
-            self.run("sh", "-ec", line)
+        """Run a line in the reader's terminal, where ``flask pusher`` finds what runs here."""
+        if line.startswith("flask pusher") and not line.startswith("flask pusher serve"):
+            self.channels()
+            line = line.replace("http://127.0.0.1:5000", self.site)
+        self.terminal.run_line(line)
+        self._site = self.terminal.site or self._site
 
-    def run(self, *command: str) -> None:
-        """Run a command that must succeed."""
-        finished = subprocess.run(
-            [shutil.which(command[0], path=self.env["PATH"]) or command[0], *command[1:]],
-            cwd=self.folder,
-            env=self.env,
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        self.printed = finished.stdout
-        assert finished.returncode == 0, f"{command}: {finished.stdout}"
-
-    def start_server(self, words: Sequence[str], ready: str) -> None:
-        """Start a server, which runs until the page ends, and wait for the line it is ready with."""
-        process = subprocess.Popen(
-            [shutil.which(words[0], path=self.env["PATH"]) or words[0], *words[1:]],
-            cwd=self.folder,
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout
-        self._commands.callback(process.wait)
-        self._commands.callback(process.stdout.close)
-        self._commands.callback(process.terminate)
-        killer = threading.Timer(WAIT_SECONDS, process.kill)
-        killer.start()
-        self.printed = ""
-        for line in process.stdout:
-            self.printed += line
-            if found := re.search(ready, line):
-                break
-        else:
-            pytest.fail(f"{words} ended: {self.printed}")
-        killer.cancel()
-        threading.Thread(target=process.stdout.read).start()
-        where = found.groupdict()
-        self._site = where.get("site", self._site)
-        if "port" in where:
-            self.env["FLASK_PUSHER_PORT"] = where["port"]
+    def finish(self) -> None:
+        """Run the scripts that no check has run."""
+        if self._has_unseen_script:
+            self.open_tab()
+            self._tabs.close()
 
     def close(self) -> None:
         self._application.close()
-        self._commands.close()
+        self.terminal.close()
         for module in self._modules:
             sys.modules.pop(module.__name__, None)
 
@@ -419,17 +365,6 @@ def page():
         yield page
         browser.close()
 """
-
-
-def environment() -> dict[str, str]:
-    """This process's, with the commands of its Python first, and without settings."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("FLASK_", "PUSHER_", "COV_"))
-    }
-    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def page_of_user(user: str, page: str) -> str:
@@ -464,26 +399,3 @@ def subscribe(browser: FlaskClient, channel: str, path: str = "") -> TestRespons
 def channel_data(answer: TestResponse) -> Any:
     assert answer.json is not None
     return json.loads(answer.json["channel_data"])
-
-
-def check_requirements(requirements: Sequence[str]) -> None:
-    """What is to be installed exists: it is installed here."""
-    for requirement in requirements:
-        named = re.fullmatch(r"([\w-]+)(?:\[([\w,]+)\])?", requirement)
-        assert named, requirement
-        metadata = importlib.metadata.metadata(named[1])
-        assert metadata["Name"] == named[1]
-        assert set(filter(None, (named[2] or "").split(","))) <= set(
-            metadata.get_all("Provides-Extra", [])
-        )
-
-
-def check_tox(words: Sequence[str]) -> None:
-    """The environments that tox is told to run exist."""
-    tox = configparser.ConfigParser(interpolation=None)
-    tox.read(TREE / "tox.ini")
-    if "-e" in words:
-        for name in words[words.index("-e") + 1].split(","):
-            assert f"testenv:{name}" in tox or re.fullmatch(r"py3\d+-latest", name), name
-    else:
-        assert shlex.join(words).replace("'&&'", "&&") in (TREE / ".ci/run").read_text()

@@ -10,8 +10,9 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
+from . import TREE
 from .browser import Browser
-from .examples import PAGES, README, TREE, Project, examples_of
+from .examples import PAGES, README, Project, examples_of
 
 TEXTS = [README, TREE / "CONTRIBUTING.rst", *PAGES]
 
@@ -31,6 +32,7 @@ def test_the_examples_run(page: Path, project: Project) -> None:
         for example in examples_of(page):
             example.namespace["project"] = project
             example.evaluate()
+        project.finish()
 
     # Playwright may have an event loop in this thread, beside which a coroutine cannot be run.
     with ThreadPoolExecutor(1) as thread:

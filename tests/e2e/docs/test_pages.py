@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from . import TREE
 from .browser import Browser, Tab
-from .examples import PAGES, TREE
+from .examples import PAGES
 
 HTML = TREE / "docs" / "_build" / "html"
 NAMES = [page.relative_to(TREE / "docs").with_suffix(".html").as_posix() for page in PAGES]
