@@ -422,8 +422,8 @@ class _Api(PusherClient):  # type: ignore[misc]
     async def _publish_rest(
         self, first: Awaitable[Any], calls: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> Any:
-        rest = [await self.call(POST, *call) for call in calls[1:]]
-        return _joined(calls, [await first, *rest])
+        answers = [await first, *[await self.call(POST, *call) for call in calls[1:]]]
+        return _joined(calls, answers)
 
     def call(self, method: str, resource: str, params: Mapping[str, Any]) -> Any:
         path = f"{self.path}/apps/{self.app_id}/{resource}"
