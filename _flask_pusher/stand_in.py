@@ -63,7 +63,7 @@ def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
             "channels": {
                 name: _attributes(name, channels, info)
                 for name in channels
-                if name.startswith(prefix)
+                if name.startswith(prefix) and _count(channels, name)
             }
         }
     name = resource[1]
