@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import os
 import subprocess
@@ -11,8 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, url_for
 from pusher.requests import RequestsBackend
+from pusher.tornado import TornadoBackend
 
 from flask_pusher import Client, Pusher
 
@@ -75,6 +78,14 @@ def test_without_any_setting_the_first_credential_is_named() -> None:
         ("PUSHER_SECRET", "é & ü", "secret", "é & ü"),
         ("PUSHER_HOST", "ws.example", "host", "ws.example"),
         ("PUSHER_HOST", "[::1]", "host", "[::1]"),
+        ("PUSHER_HOST", "::1", "host", "[::1]"),
+        ("PUSHER_HOST", "2001:db8::7", "host", "[2001:db8::7]"),
+        ("PUSHER_APP_ID", "app-id", "app_id", "app-id"),
+        ("PUSHER_APP_ID", "App_1", "app_id", "App_1"),
+        ("PUSHER_PATH", "/channels", "path", "/channels"),
+        ("PUSHER_PATH", "", "path", ""),
+        ("PUSHER_PORT", 0, "port", 443),
+        ("PUSHER_PORT", "0", "port", 443),
         ("PUSHER_HOST", "", "host", "api.pusherapp.com"),
         ("PUSHER_CLUSTER", "eu", "host", "api-eu.pusher.com"),
         ("PUSHER_PORT", 8080, "port", 8080),
@@ -112,7 +123,8 @@ def test_port_80_speaks_tls_where_that_is_asked_for(client_of: ClientOf) -> None
 
 
 WRONG = [
-    ("PUSHER_APP_ID", "an-app"),
+    ("PUSHER_APP_ID", "an app"),
+    ("PUSHER_APP_ID", "a/b"),
     ("PUSHER_APP_ID", 12e45),
     ("PUSHER_KEY", 12e45),
     ("PUSHER_KEY", True),
@@ -125,9 +137,16 @@ WRONG = [
     ("PUSHER_CLUSTER", "eu.pusher.com"),
     ("PUSHER_CLUSTER", 1.0),
     ("PUSHER_HOST", "https://ws.example"),
+    ("PUSHER_HOST", "https://a-key:SEC/RET@host/apps/1"),
+    ("PUSHER_HOST", "a-key:a-secret@host"),
+    ("PUSHER_HOST", "[ws.example]"),
+    ("PUSHER_KEY", "a-key:a-secret"),
+    ("PUSHER_CLUSTER", "a-key:a-secret@eu"),
+    ("PUSHER_PORT", "a-key:a-secret"),
+    ("PUSHER_AUTH", "a-key:a-secret@host /"),
+    ("PUSHER_TIMEOUT", "a-secret@5"),
     ("PUSHER_HOST", "ws.example:6001"),
     ("PUSHER_HOST", 1.2),
-    ("PUSHER_PORT", 0),
     ("PUSHER_PORT", -1),
     ("PUSHER_PORT", 65536),
     ("PUSHER_PORT", "http"),
@@ -155,7 +174,22 @@ WRONG = [
     ("PUSHER_URL", "https://api.pusherapp.com/apps/1"),
     ("PUSHER_URL", "ftp://a-key:a-secret@api.pusherapp.com/apps/1"),
     ("PUSHER_URL", "https://a-key:a-secret@api.pusherapp.com:99999/apps/1"),
-    ("PUSHER_URL", "https://a-key:a-secret@api.pusherapp.com/apps/one"),
+    ("PUSHER_URL", "https://a-key:a-secret@api.pusherapp.com/apps/a one"),
+    ("PUSHER_URL", "https://a-key:a-secret@api.pusherapp.com/apps/"),
+    ("PUSHER_PATH", "channels"),
+    ("PUSHER_PATH", "/channels/"),
+    ("PUSHER_PATH", "/"),
+    ("PUSHER_PATH", "/a?b"),
+    ("PUSHER_MAX_EVENT_BYTES", 0),
+    ("PUSHER_MAX_EVENT_BYTES", "10k"),
+    ("PUSHER_MAX_EVENT_BYTES", True),
+    ("PUSHER_PUBLISHER", "process"),
+    ("PUSHER_PUBLISHER", True),
+    ("PUSHER_EXTRA_TOKENS", ["a-key"]),
+    ("PUSHER_EXTRA_TOKENS", {"a-key": 5}),
+    ("PUSHER_EXTRA_TOKENS", {"": "a-secret"}),
+    ("PUSHER_EXTRA_TOKENS", '{"a-key": ""}'),
+    ("PUSHER_BACKEND_OPTIONS", {"verify": "/no/such/ca.pem"}),
     ("PUSHER_ENCRYPTION_MASTER_KEY_BASE64", "c2hvcnQ="),
     ("PUSHER_ENCRYPTION_MASTER_KEY_BASE64", "not base64"),
     ("PUSHER_ENCRYPTION_MASTER_KEY_BASE64", MASTER_KEY[:-2] + "Z="),
@@ -164,12 +198,8 @@ WRONG = [
     ("PUSHER_ENCRYPTION_MASTER_KEY", 5),
     ("PUSHER_ENCRYPTION_MASTER_KEY", "\ud800" + "k" * 31),
     ("PUSHER_AUTH", 1.5),
-    ("PUSHER_AUTH", "/"),
     ("PUSHER_AUTH", "/auth/<tenant>"),
-    ("PUSHER_AUTH", "/events"),
-    ("PUSHER_USER_AUTH", "/events/presence"),
     ("PUSHER_USER_AUTH", "/a b"),
-    ("PUSHER_USER_AUTH", "/auth"),
     ("PUSHER_WEBHOOK_MAX_AGE", 0),
     ("PUSHER_WEBHOOK_MAX_AGE", "for ever"),
     ("PUSHER_WEBHOOK_MAX_AGE", False),
@@ -187,27 +217,87 @@ def test_an_impossible_setting_stops_init_app(make_app: MakeApp, key: str, value
     with pytest.raises(ValueError, match=f"^{key} should be ") as raised:
         Pusher(app)
     assert "a-secret" not in str(raised.value)
+    assert "SEC/RET" not in str(raised.value)
+    assert raised.value.__cause__ is None
     assert "pusher" not in app.extensions
+    assert "pusher" not in app.blueprints
+
+
+# Nobody puts a credential into these by mistake.
+SHOWN = (
+    "PUSHER_PORT",
+    "PUSHER_SSL",
+    "PUSHER_TIMEOUT",
+    "PUSHER_MAX_EVENT_BYTES",
+    "PUSHER_PUBLISHER",
+    "PUSHER_AUTH",
+    "PUSHER_USER_AUTH",
+    "PUSHER_WEBHOOK_MAX_AGE",
+    "PUSHER_AUTH_MAX_CHANNELS",
+)
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
-def test_an_error_shows_what_it_found_unless_that_is_secret(
+def test_an_error_shows_what_it_found_where_that_is_no_credential(
     make_app: MakeApp, key: str, value: Any
 ) -> None:
     with pytest.raises(ValueError, match=key) as raised:
         Pusher(make_app(**{key: value}))
-    secret = ("PUSHER_SECRET", "PUSHER_URL", "PUSHER_BACKEND_OPTIONS")
-    hidden = key in secret or key.startswith("PUSHER_ENCRYPTION")
-    assert (repr(value) in str(raised.value)) is not hidden
-    assert ("not shown" in str(raised.value)) is hidden
+    told = str(raised.value)
+    if key in SHOWN and "secret" not in str(value):
+        assert told.endswith(f"; it is {repr(value)[:100]}.")
+    elif isinstance(value, str):
+        assert told.endswith(f"; it holds text of {len(value)} characters, which is not shown.")
+    else:
+        assert told.endswith(f"; it holds a {type(value).__name__}, which is not shown.")
 
 
-@pytest.mark.parametrize("key", ["PUSHER_HOST", "PUSHER_KEY", "PUSHER_CLUSTER"])
-def test_a_secret_in_the_wrong_setting_is_not_shown(make_app: MakeApp, key: str) -> None:
-    url = "https://a-key:a-secret@api.pusherapp.com/apps/1"
-    with pytest.raises(ValueError, match=key) as raised:
-        Pusher(make_app(**{key: url}))
-    assert "it is 'https://...@api.pusherapp.com/apps/1'." in str(raised.value)
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"PUSHER_AUTH": "/events"}, "PUSHER_AUTH should be another path than those of webhooks"),
+        ({"PUSHER_AUTH": "events/cache/"}, "PUSHER_AUTH should be another path"),
+        (
+            {"PUSHER_USER_AUTH": "/auth"},
+            "PUSHER_USER_AUTH should be another path than PUSHER_AUTH",
+        ),
+        ({"PUSHER_USER_AUTH": "/events/presence"}, "PUSHER_USER_AUTH should be another path"),
+        ({"PUSHER_USER_AUTH": "/"}, "PUSHER_USER_AUTH should be another path"),
+    ],
+)
+def test_routes_that_would_be_the_same_are_an_error(
+    make_app: MakeApp, config: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        Pusher(make_app(**config))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("PUSHER_CLUSTR", "PUSHER_CLUSTER"),
+        ("PUSHER_APPID", "PUSHER_APP_ID"),
+        ("PUSHER_KEYS", "PUSHER_KEY"),
+        ("PUSHER_TIME_OUT", "PUSHER_TIMEOUT"),
+        ("PUSHER_WEBHOOKS_MAX_AGE", "PUSHER_WEBHOOK_MAX_AGE"),
+        ("PUSHER_ENCRYPTION_MASTERKEY_BASE64", "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"),
+    ],
+)
+def test_a_key_that_is_nearly_a_setting_is_warned_about(
+    make_app: MakeApp, key: str, meant: str
+) -> None:
+    app = make_app(**{key: "a-value"})
+    with pytest.warns(UserWarning, match=f"^{key} is no setting .* Is {meant} meant") as told:
+        Pusher(app)
+    assert len(told) == 1
+    assert "a-value" not in str(told[0].message)
+    assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("key", ["PUSHER_DASHBOARD_URL", "PUSHER_BEAMS_INSTANCE", "PUSHERKEY"])
+def test_other_keys_are_the_applications_own(make_app: MakeApp, key: str) -> None:
+    app = make_app(Pusher(), **{key: "a-value"})
+    assert app.config[key] == "a-value"
 
 
 def test_a_number_that_an_environment_variable_lost_is_an_error_that_says_what_to_do() -> None:
@@ -225,8 +315,9 @@ def test_a_number_that_an_environment_variable_lost_is_an_error_that_says_what_t
         )
 
     lost = run("12e45")
-    assert "PUSHER_KEY should be the app's key, of " in lost.stderr
-    assert "quote it twice" in lost.stderr
+    assert "PUSHER_KEY should be given as text: in an environment variable, quote it twice" in (
+        lost.stderr
+    )
     assert run('"12e45"').stdout.split() == ["12e45", "1234"]
     assert run("1245").stdout.split() == ["1245", "1234"]
 
@@ -258,6 +349,18 @@ class TestUrl:
         client = bare(PUSHER_URL="http://a-key:a-secret@127.0.0.1/apps/7")
         assert client.address == ("127.0.0.1", 80, False)
 
+    def test_a_path_and_an_ipv6_address_are_followed(self, bare: ClientOf) -> None:
+        client = bare(PUSHER_URL="https://a-key:a-secret@[::1]:6001/a/channels/apps/app-id/")
+        assert client.address == ("[::1]", 6001, True)
+        assert (client.path, client.app_id) == ("/a/channels", "app-id")
+
+    def test_what_it_gives_can_be_read_in_the_configuration(self) -> None:
+        app = Flask("bare")
+        app.config["PUSHER_URL"] = "https://a-key:a-secret@api-eu.pusher.com/apps/7"
+        Pusher(app)
+        names = ("APP_ID", "KEY", "SECRET")
+        assert [app.config[f"PUSHER_{name}"] for name in names] == ["7", "a-key", "a-secret"]
+
     def test_a_secret_in_it_is_decoded(self, bare: ClientOf) -> None:
         assert bare(PUSHER_URL="https://a-key:a%2Fb%3A@h.example/apps/7").secret == "a/b:"
 
@@ -272,6 +375,7 @@ class TestUrl:
             ("PUSHER_PORT", "8443", "port", 8443),
             ("PUSHER_PORT", "80", "ssl", False),
             ("PUSHER_SSL", "false", "ssl", False),
+            ("PUSHER_PATH", "/channels", "path", "/channels"),
         ],
     )
     def test_a_single_key_wins_over_it(
@@ -294,10 +398,10 @@ class TestBackend:
 
     def test_it_may_be_the_path_of_a_class_with_options_as_json(self, client_of: ClientOf) -> None:
         client = client_of(
-            PUSHER_BACKEND="pusher.requests.RequestsBackend",
+            PUSHER_BACKEND=f"{__name__}.Backend",
             PUSHER_BACKEND_OPTIONS='{"proxies": {"https": "http://proxy.example"}}',
         )
-        assert type(client.http) is RequestsBackend
+        assert type(client.http).__name__ == "Backend"
         assert client.http.options["proxies"] == {"https": "http://proxy.example"}
 
     def test_options_that_it_does_not_take_are_an_error(self, make_app: MakeApp) -> None:
@@ -306,8 +410,43 @@ class TestBackend:
             Pusher(app)
 
     def test_options_that_the_client_refuses_are_an_error(self, make_app: MakeApp) -> None:
-        with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*Invalid app id"):
+        with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*'app_id'"):
             Pusher(make_app(PUSHER_BACKEND_OPTIONS={"app_id": "x"}))
+
+    def test_options_that_requests_does_not_have_are_an_error(self, make_app: MakeApp) -> None:
+        with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*'pool' is none of auth"):
+            Pusher(make_app(PUSHER_BACKEND_OPTIONS={"pool": 3}))
+
+    @pytest.mark.parametrize("backend", [None, RequestsBackend])
+    def test_the_default_is_the_official_one_with_connections_that_last(
+        self, client_of: ClientOf, backend: Any
+    ) -> None:
+        client = client_of(PUSHER_BACKEND=backend)
+        assert isinstance(client.http, RequestsBackend)
+        assert client.http.connections == 1000
+
+    def test_an_error_of_a_backend_without_options_is_its_own(self, make_app: MakeApp) -> None:
+        def broken(client: Any) -> None:
+            raise TypeError("broken")
+
+        with pytest.raises(TypeError, match=r"^broken$"):
+            Pusher(make_app(PUSHER_BACKEND=broken))
+
+    @pytest.mark.parametrize("kind", ["class", "subclass", "path"])
+    def test_tornados_is_refused_because_nothing_would_be_sent(
+        self, make_app: MakeApp, kind: str
+    ) -> None:
+        class Subclass(TornadoBackend):  # type: ignore[misc]
+            pass
+
+        backends = {
+            "class": TornadoBackend,
+            "subclass": Subclass,
+            "path": "pusher.tornado.TornadoBackend",
+        }
+        told = "^PUSHER_BACKEND should be another backend than Tornado's: its futures need"
+        with pytest.raises(ValueError, match=told):
+            Pusher(make_app(PUSHER_BACKEND=backends[kind]))
 
     def test_options_may_be_arguments_of_the_client_as_in_3_0(self, client_of: ClientOf) -> None:
         assert client_of(PUSHER_BACKEND_OPTIONS={"timeout": 9}).timeout == 9
@@ -346,6 +485,45 @@ def test_the_settings_that_3_0_gave_defaults_can_be_read(make_app: MakeApp) -> N
 def test_settings_of_the_push_notifications_that_were_are_ignored(client_of: ClientOf) -> None:
     client = client_of(PUSHER_NOTIFICATION_HOST="n.example", PUSHER_NOTIFICATION_SSL=True)
     assert client.host == "api.pusherapp.com"
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [(None, "/pusher/auth"), ("", "/pusher"), ("/", "/pusher/"), ("/auth/", "/pusher/auth/")],
+)
+def test_the_auth_route_is_where_3_0_had_it(make_app: MakeApp, path: str | None, url: str) -> None:
+    app = make_app(pusher := Pusher(), PUSHER_AUTH=path)
+    pusher.auth(lambda channel_name, socket_id: True)
+    form = {"socket_id": "1.1", "channel_name": "private-x"}
+    assert app.test_client().post(url, data=form).status_code == 200
+    with app.test_request_context():
+        assert url_for("pusher.auth") == url
+
+
+@pytest.mark.parametrize("value", [None, "none", "None", "null"])
+def test_a_limit_may_be_none_also_as_text(client_of: ClientOf, value: Any) -> None:
+    client = client_of(PUSHER_MAX_EVENT_BYTES=value)
+    assert client._pusher_client.max_event_bytes is None
+
+
+@pytest.mark.parametrize("value", [" 2000 ", 2000, b"2000"])
+def test_a_limit_may_be_text(client_of: ClientOf, value: Any) -> None:
+    assert client_of(PUSHER_MAX_EVENT_BYTES=value)._pusher_client.max_event_bytes == 2000
+
+
+def test_a_limit_that_is_empty_is_the_default(client_of: ClientOf) -> None:
+    assert client_of(PUSHER_MAX_EVENT_BYTES="")._pusher_client.max_event_bytes == 10240
+
+
+def test_extra_tokens_may_be_json(
+    make_app: MakeApp,
+) -> None:
+    app = make_app(pusher := Pusher(), PUSHER_EXTRA_TOKENS='{"old-key": "old-secret"}')
+    pusher.webhooks.event("cache_miss")(lambda event: None)
+    body = b'{"events": [{"name": "cache_miss"}]}'
+    signature = hmac.new(b"old-secret", body, hashlib.sha256).hexdigest()
+    headers = {"X-Pusher-Key": "old-key", "X-Pusher-Signature": signature}
+    assert app.test_client().post("/pusher/events", data=body, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/subscribe", "subscribe"])
