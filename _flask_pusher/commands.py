@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,12 +56,13 @@ def _binding() -> Binding:
 def check(webhook_url: str | None) -> None:
     """Show what is set and declared, and try the settings on the server."""
     binding = _binding()
+    probed_host = _host_of(webhook_url) if webhook_url else None
     for key, value in _in_force(binding):
         click.echo(f"{key:38}{value}")
     _show_handlers(binding)
     _show_page(binding)
-    if webhook_url is not None:
-        _probe(binding.client, webhook_url)
+    if webhook_url and probed_host:
+        _probe(binding.client, webhook_url, probed_host)
     with _api_errors(binding.client):
         complete(binding.client.channels_info())["channels"]
     if binding.settings.backend is LogBackend:
@@ -134,7 +135,20 @@ def _show_page(binding: Binding) -> None:
     click.echo(f"A page does: new Pusher({json.dumps(binding.client.key)}, {options})")
 
 
-def _probe(client: Client, url: str) -> None:
+def _host_of(url: str) -> str:
+    host = None
+    if url.startswith(("http://", "https://")):
+        with suppress(ValueError):
+            host = urlsplit(url).hostname
+    if not host:
+        raise click.BadParameter(
+            "the URL should be whole, as https://shop.example/pusher/events is",
+            param_hint="--webhooks",
+        )
+    return host
+
+
+def _probe(client: Client, url: str, host: str) -> None:
     """Post a webhook as the service does, with no events in it."""
     import time
 
@@ -145,7 +159,6 @@ def _probe(client: Client, url: str) -> None:
     body = json.dumps({"time_ms": time.time_ns() // 1_000_000, "events": []})
     headers = webhook_headers(client.key, client.secret, body)
     try:
-        host = urlsplit(url).hostname or ""
         answer = requests.post(
             url,
             body,

@@ -1,13 +1,12 @@
-"""Giving applications the extension: one or many, before handlers are declared or after."""
+"""The page itself: giving applications the extension, and what its own mistakes are answered by."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, url_for
+from flask import Flask, current_app, render_template_string
 from flask.testing import FlaskClient
 from pusher import Pusher as OfficialClient
 
@@ -79,46 +78,21 @@ def test_one_extension_serves_several_applications_with_their_own_settings(
     assert second.test_client().post("/pusher/auth", data=FORM).status_code == 404
 
 
-def test_a_factory_that_declares_its_handlers_may_be_called_again(make_app: MakeApp) -> None:
-    pusher = Pusher()
-    members = []
-
-    def create_app() -> Flask:
-        app = make_app(pusher)
+def test_a_factory_that_makes_its_pusher_too_may_be_called_again(make_app: MakeApp) -> None:
+    def create_app(*names: str) -> Flask:
+        app = make_app(pusher := Pusher())
 
         @pusher.auth("private-<name>")
         def may_subscribe(channel_name: str, socket_id: str, name: str) -> bool:
-            return name == "news"
-
-        @pusher.webhooks.presence
-        def presence() -> None:
-            members.append("group")
-
-        @pusher.webhooks.event("member_added")
-        def member_added(event: dict[str, str]) -> None:
-            members.append(event["user_id"])
+            return name in names
 
         return app
 
-    for app in (create_app(), create_app()):
-        assert app.test_client().post("/pusher/auth", data=FORM).status_code == 200
-        body = b'{"events": [{"name": "member_added", "user_id": "7"}]}'
-        with app.app_context():
-            headers = pusher.sign_webhook(body)
-        app.test_client().post("/pusher/events/presence", data=body, headers=headers)
-    assert members == ["group", "7", "group", "7"]
-
-
-def test_a_second_pusher_on_an_application_is_an_error(app: Flask) -> None:
-    Pusher(app)
-    with pytest.raises(RuntimeError, match="has a Pusher already"):
-        Pusher(app)
-
-
-def test_init_app_twice_is_an_error(app: Flask) -> None:
-    pusher = Pusher(app)
-    with pytest.raises(RuntimeError, match=r"'an_app' has a Pusher already"):
-        pusher.init_app(app)
+    statuses = [
+        app.test_client().post("/pusher/auth", data=FORM).status_code
+        for app in (create_app("news"), create_app())
+    ]
+    assert statuses == [200, 403]
 
 
 def test_init_app_can_be_repeated_after_a_setting_was_mended(app: Flask) -> None:
@@ -141,50 +115,122 @@ def test_the_client_outside_an_application_is_flasks_own_error(pusher: Pusher) -
         _ = pusher.client
 
 
-@pytest.mark.parametrize(
-    ("prefix", "path"),
-    [("/live", "/live/auth"), ("/a/b/", "/a/b/auth"), ("", "/auth"), ("/", "/auth")],
-)
-def test_the_routes_are_below_the_prefix(app: Flask, prefix: str, path: str) -> None:
-    Pusher(app, url_prefix=prefix).auth(lambda channel_name, socket_id: True)
-    assert app.test_client().post(path, data=FORM).status_code == 200
-
-
-def test_a_prefix_without_a_slash_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'live'"):
-        Pusher(url_prefix="live")
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "path"),
-    [
-        ("pusher.auth", "/pusher/auth"),
-        ("pusher.user_auth", "/pusher/user-auth"),
-        ("pusher.channel_existence_event", "/pusher/events/channel_existence"),
-        ("pusher.presence_event", "/pusher/events/presence"),
-        ("pusher.client_event", "/pusher/events/client"),
-        ("pusher.cache_event", "/pusher/events/cache"),
-        ("pusher.subscription_count_event", "/pusher/events/subscription_count"),
-        ("pusher.events", "/pusher/events"),
-    ],
-)
-def test_each_endpoint_has_its_route(
-    app: Flask, pusher: Pusher, browser: FlaskClient, endpoint: str, path: str
-) -> None:
-    with app.test_request_context():
-        assert url_for(endpoint) == path
-    assert browser.get(path).status_code == 405
-
-
-def test_the_blueprint_is_that_of_the_routes(app: Flask, pusher: Pusher) -> None:
-    assert isinstance(pusher.blueprint, Blueprint)
-    assert app.blueprints["pusher"] is pusher.blueprint
-
-
-def test_a_copy_of_a_client_can_be_made(app: Flask, pusher: Pusher) -> None:
-    assert copy.copy(app.extensions["pusher"]).key == "a-key"
-
-
 def test_neither_client_nor_extension_shows_the_secret(app: Flask, pusher: Pusher) -> None:
-    shown = f"{app.extensions['pusher']!r} {pusher!r} {app.extensions['pusher']}"
-    assert "a-secret" not in shown
+    assert "a-secret" not in f"{app.extensions!r} {pusher!r} {app.extensions['pusher']}"
+
+
+def test_an_application_without_extensions_gets_them(make_app: MakeApp) -> None:
+    app = make_app()
+    del app.extensions
+    Pusher(app)
+    assert app.extensions["pusher"].key == "a-key"
+
+
+class Fake:
+    """What an application's tests may put into the client's place."""
+
+    key = "fake"
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def trigger(self, channels: Any, event_name: str, data: Any) -> None:
+        self.events.append((channels, event_name, data))
+
+
+def test_an_object_in_the_clients_place_is_asked_only_for_what_the_application_asks(
+    app: Flask, pusher: Pusher, sign: Callable[[str], str]
+) -> None:
+    pusher.auth(lambda channel_name, socket_id: True)
+    app.route("/page")(lambda: render_template_string("{{ PUSHER_KEY }} {{ pusher_options() }}"))
+
+    @app.route("/publish")
+    def publish() -> str:
+        current_app.extensions["pusher"].trigger("news", "one", {})
+        pusher.trigger("news", "two", {})
+        return str(pusher.client.key)
+
+    app.extensions["pusher"] = fake = Fake()
+    browser = app.test_client()
+    assert browser.get("/publish").text == "fake"
+    assert fake.events == [("news", "one", {}), ("news", "two", {})]
+    assert browser.get("/page").status_code == 200
+    assert browser.post("/pusher/auth", data=FORM).status_code == 200
+    with app.app_context():
+        body = b'{"events": []}'
+        pusher.webhooks.event("cache_miss")(lambda event: None)
+        headers = pusher.sign_webhook(body)
+        assert pusher._sign("x") == sign("x")
+    assert browser.post("/pusher/events", data=body, headers=headers).status_code == 200
+
+
+def test_it_triggers_by_the_current_applications_client(app: Flask, api: Any) -> None:
+    pusher = Pusher(app)
+    api.answers.append((200, '{"channels": {"news": {"subscription_count": 3}}}'))
+    with app.app_context():
+        answer = pusher.trigger("news", "flash", {"n": 1}, "1.2", info=["subscription_count"])
+    assert answer == {"channels": {"news": {"subscription_count": 3}}}
+    assert api.calls[0].body["socket_id"] == "1.2"
+    assert api.events == [("news", "flash", {"n": 1})]
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("errors", "Errors are imported: from flask_pusher import PusherError, NoAnswer."),
+            ("trigger_batch", "The client has it: pusher.client.trigger_batch."),
+            ("channels_info", "The client has it: pusher.client.channels_info."),
+            ("key", "The client has it: pusher.client.key."),
+            ("Pusher", ""),
+            ("_auths", ""),
+        ],
+    )
+    def test_a_name_that_is_elsewhere_is_told(self, pusher: Pusher, name: str, hint: str) -> None:
+        with pytest.raises(AttributeError) as raised:
+            getattr(pusher, name)
+        expected = f"'Pusher' object has no attribute {name!r}. {hint}".rstrip()
+        assert str(raised.value) == expected
+        assert not hasattr(pusher, name)
+
+    @pytest.mark.parametrize("arguments", [("a-key",), ("1", "a-key"), (5,)])
+    def test_credentials_as_arguments_are_told_where_they_go(
+        self, arguments: tuple[Any, ...]
+    ) -> None:
+        with pytest.raises(TypeError, match=r"takes the application, Pusher\(app\)") as raised:
+            Pusher(*arguments)
+        assert "keys of app.config, such as PUSHER_KEY" in str(raised.value)
+        assert "a-key" not in str(raised.value)
+
+    def test_settings_as_arguments_are_told_by_their_keys(self, app: Flask) -> None:
+        with pytest.raises(TypeError) as raised:
+            Pusher(app, app_id="7", key="a-key", secret="a-secret")  # type: ignore[arg-type]
+        assert str(raised.value) == (
+            "Pusher() takes no app_id, key, secret: settings are keys of app.config, here"
+            " PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET."
+        )
+        assert "pusher" not in app.extensions
+
+    @pytest.mark.parametrize("body", [{"events": []}, None, 5])
+    def test_a_webhook_that_is_no_text_cannot_be_signed(
+        self, app: Flask, pusher: Pusher, body: Any
+    ) -> None:
+        with (
+            app.app_context(),
+            pytest.raises(TypeError, match=r"Pass json\.dumps\(\.\.\.\) of it"),
+        ):
+            pusher.sign_webhook(body)
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda pusher: pusher.trigger("news", "flash", {}),
+            lambda pusher: pusher.defer("news", "flash", {}),
+            lambda pusher: pusher.sign_webhook(""),
+            lambda pusher: pusher.publish([]),
+        ],
+    )
+    def test_an_application_without_init_app_is_told(self, use: Callable[[Pusher], Any]) -> None:
+        told = r"'bare' has no Pusher\. Did you forget to call init_app\(app\)"
+        with Flask("bare").app_context(), pytest.raises(RuntimeError, match=told):
+            use(Pusher())

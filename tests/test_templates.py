@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, render_template_string
+from jinja2 import DictLoader
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client as Browser
 
@@ -56,8 +57,8 @@ def test_the_hosted_service_is_told_by_its_cluster(
 ) -> None:
     assert options_of(**config) == {
         "cluster": cluster,
-        "channelAuthorization": {"endpoint": "/pusher/auth"},
-        "userAuthentication": {"endpoint": "/pusher/user-auth"},
+        "channelAuthorization": {"endpoint": "/pusher/auth", "headers": {}},
+        "userAuthentication": {"endpoint": "/pusher/user-auth", "headers": {}},
     }
 
 
@@ -72,8 +73,8 @@ def test_a_server_of_ones_own_is_told_by_its_address(
         "wssPort": 6001,
         "forceTLS": tls,
         "enabledTransports": ["ws", "wss"],
-        "channelAuthorization": {"endpoint": "/pusher/auth"},
-        "userAuthentication": {"endpoint": "/pusher/user-auth"},
+        "channelAuthorization": {"endpoint": "/pusher/auth", "headers": {}},
+        "userAuthentication": {"endpoint": "/pusher/user-auth", "headers": {}},
     }
 
 
@@ -120,6 +121,38 @@ def test_client_options_are_merged_over_the_others(options_of: Callable[..., Any
         "channelAuthorization": {"endpoint": "/pusher/auth", "headers": {"X-CSRFToken": "t"}},
         "userAuthentication": None,
     }
+
+
+def test_a_servers_path_is_told_to_the_browser_too(options_of: Callable[..., Any]) -> None:
+    assert options_of(**SELF_HOSTED, PUSHER_PATH="/channels")["wsPath"] == "/channels"
+    assert "wsPath" not in options_of(**SELF_HOSTED)
+    assert "wsPath" not in options_of(PUSHER_CLUSTER="eu", PUSHER_PATH="/channels")
+
+
+def test_an_ipv6_address_keeps_its_brackets(options_of: Callable[..., Any]) -> None:
+    assert options_of(PUSHER_HOST="::1")["wsHost"] == "[::1]"
+
+
+@pytest.mark.parametrize("how", ["import", "from"])
+def test_a_macro_that_is_imported_without_context_knows_them(
+    app: Flask, pusher: Pusher, how: str
+) -> None:
+    macro = "{% macro head() %}{{ PUSHER_KEY }} {{ pusher_options()|tojson }}{% endmacro %}"
+    app.jinja_loader = DictLoader({"macros.html": macro})  # type: ignore[assignment]
+    pages = {
+        "import": "{% import 'macros.html' as macros %}{{ macros.head() }}",
+        "from": "{% from 'macros.html' import head %}{{ head() }}",
+    }
+    with app.test_request_context():
+        key, _, options = render_template_string(pages[how]).partition(" ")
+    assert key == "a-key"
+    assert json.loads(options)["channelAuthorization"]["endpoint"] == "/pusher/auth"
+
+
+def test_an_applications_own_variable_of_the_name_stays(app: Flask, pusher: Pusher) -> None:
+    app.context_processor(lambda: {"PUSHER_KEY": "own"})
+    with app.test_request_context():
+        assert render_template_string("{{ PUSHER_KEY }}") == "own"
 
 
 def test_a_page_may_change_its_options_for_itself(app: Flask, pusher: Pusher) -> None:
