@@ -125,8 +125,8 @@ def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
 
 
 def _named(handler: Any) -> str:
-    name = getattr(handler, "__qualname__", None) or repr(handler)
-    return f"{getattr(handler, '__module__', '')}.{name}".lstrip(".")
+    name = getattr(handler, "__qualname__", None)
+    return f"{handler.__module__}.{name}" if name else repr(handler)
 
 
 def _show_page(binding: Binding) -> None:
@@ -331,9 +331,9 @@ def _api_errors(client: Client) -> Iterator[None]:
         yield
     except PusherError as error:
         raise click.ClickException(_in_one_line(client, error)) from None
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError):
         raise click.ClickException(
-            f"{_base_url(client)} gave what is not an answer of Channels, without {error}."
+            f"{_base_url(client)} gave an answer of another form than Channels' is."
         ) from None
     except ValueError as error:
         raise click.ClickException(str(error)) from None
@@ -345,5 +345,6 @@ def _in_one_line(client: Client, error: PusherError) -> str:
         return text
     hint = ""
     if status_of(error) == 401 and "imestamp" in text:
-        hint = " Is the clock of this machine right? It may differ by ten minutes."
+        text = text.rstrip(".")
+        hint = ". Is the clock of this machine right? It may differ by ten minutes."
     return f"{_base_url(client)} refuses: {type(error).__name__}: {text}{hint}"

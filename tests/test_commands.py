@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import builtins
-import sys
-from collections.abc import Callable
-from types import ModuleType
+import errno
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from flask import Flask
+from flask import Flask, abort
+from werkzeug.serving import make_server
 
+from _flask_pusher import local
 from flask_pusher import Pusher
 
 MakeApp = Callable[..., Flask]
+PRESENCE_HANDLERS = f"{__name__}.on_presence, {__name__}.on_event"
+IN_USE = (
+    "Error: Port 6001 of 127.0.0.1 is in use. Is another server running? --port 0 takes a free"
+    " port, and PUSHER_PORT has to be the same.\n"
+)
 Run = Callable[..., Result]
 
 
@@ -43,42 +52,95 @@ class TestCheck:
             PUSHER_AUTH="/subscribe",
             PUSHER_ENCRYPTION_MASTER_KEY_BASE64="A" * 43 + "=",
             PUSHER_CLIENT_OPTIONS={"activityTimeout": 1000},
+            PUSHER_EXTRA_TOKENS={"old-key": "old-secret"},
         )
         api.answers.append((200, '{"channels": {}}'))
         result = run("check")
         assert result.exit_code == 0
-        shown = dict(line.split(maxsplit=1) for line in result.output.splitlines()[:16])
-        assert shown == {
+        settings, _, _ = result.output.partition("\n\n")
+        assert dict(line.split(maxsplit=1) for line in settings.splitlines()) == {
             "PUSHER_APP_ID": "1",
             "PUSHER_KEY": "a-key",
             "PUSHER_SECRET": "(set, not shown)",
             "PUSHER_CLUSTER": "eu",
             "PUSHER_HOST": "127.0.0.1",
             "PUSHER_PORT": str(api.port),
+            "PUSHER_PATH": "(not set)",
             "PUSHER_SSL": "False",
             "PUSHER_TIMEOUT": "5",
             "PUSHER_BACKEND": "requests",
             "PUSHER_BACKEND_OPTIONS": "(not set)",
+            "PUSHER_MAX_EVENT_BYTES": "10240",
+            "PUSHER_PUBLISHER": "thread",
             "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": "(set, not shown)",
-            "PUSHER_AUTH": "/pusher/subscribe",
-            "PUSHER_USER_AUTH": "/pusher/user-auth",
+            "PUSHER_ENCRYPTION_MASTER_KEY": "(not set)",
+            "PUSHER_AUTH": "/subscribe",
+            "PUSHER_USER_AUTH": "/user-auth",
             "PUSHER_WEBHOOK_MAX_AGE": "600",
+            "PUSHER_EXTRA_TOKENS": "(set, not shown)",
             "PUSHER_AUTH_MAX_CHANNELS": "500",
             "PUSHER_CLIENT_OPTIONS": '{"activityTimeout": 1000}',
         }
-        urls = dict(line.strip().rsplit(maxsplit=1) for line in result.output.splitlines()[18:24])
-        assert urls == {
-            "every kind": "https://YOUR-SITE/pusher/events",
-            "channel_occupied, channel_vacated": (
-                "https://YOUR-SITE/pusher/events/channel_existence"
-            ),
-            "member_added, member_removed": "https://YOUR-SITE/pusher/events/presence",
-            "client_event": "https://YOUR-SITE/pusher/events/client",
-            "cache_miss": "https://YOUR-SITE/pusher/events/cache",
-            "subscription_count": "https://YOUR-SITE/pusher/events/subscription_count",
-        }
-        assert result.output.endswith(f"http://127.0.0.1:{api.port} accepts these credentials.\n")
+        assert "old-" not in result.output
+        assert result.output.endswith(
+            f"\n\nhttp://127.0.0.1:{api.port} accepts these credentials.\n"
+        )
         assert api.calls[0].path == "/apps/1/channels"
+
+    def test_it_lists_what_is_declared(self, app: Flask, run: Run) -> None:
+        app.config["APPLICATION_ROOT"] = "/shop"
+        pusher = Pusher(app)
+        pusher.auth("private-order-<int:order_id>")(may_follow)
+        pusher.auth("private-<name>")(may_subscribe)
+        pusher.auth(may_subscribe)
+        pusher.channel_data("presence-<room>")(member)
+        pusher.user_auth(user)
+        pusher.webhooks.presence(on_presence)
+        pusher.webhooks.event("member_added")(on_event)
+        with pytest.warns(UserWarning, match="member_add"):
+            pusher.webhooks.event("member_add")(on_event)
+        listed = run("check").output.partition("\n\n")[2].partition("\nA page does")[0]
+        assert listed.splitlines() == [
+            "Who may subscribe, asked at http://YOUR-SITE/shop/pusher/auth:",
+            f"  private-order-<int:order_id>          {__name__}.may_follow",
+            f"  private-<name>                        {__name__}.may_subscribe",
+            f"  (every other channel)                 {__name__}.may_subscribe",
+            "What members see of each other:",
+            f"  presence-<room>                       {__name__}.member",
+            "Who the user is, asked at http://YOUR-SITE/shop/pusher/user-auth:",
+            f"  {__name__}.user",
+            "Webhooks, every kind at one URL, or each group at its own:",
+            "  http://YOUR-SITE/shop/pusher/events",
+            "  http://YOUR-SITE/shop/pusher/events/channel_existence  (no handler)",
+            f"  http://YOUR-SITE/shop/pusher/events/presence  {PRESENCE_HANDLERS}",
+            "  http://YOUR-SITE/shop/pusher/events/client  (no handler)",
+            "  http://YOUR-SITE/shop/pusher/events/cache  (no handler)",
+            "  http://YOUR-SITE/shop/pusher/events/subscription_count  (no handler)",
+            f"  member_add, which is none of Channels': {__name__}.on_event",
+        ]
+
+    def test_it_says_what_is_missing(self, run: Run) -> None:
+        output = run("check").output
+        assert "\n  nobody: declare @pusher.auth\n" in output
+        assert "\n  the socket id: declare @pusher.channel_data\n" in output
+        assert "\n  nobody signs in: declare @pusher.user_auth\n" in output
+        assert output.count("(no handler)") == 5
+
+    def test_a_handler_without_a_name_is_shown_as_it_is(self, app: Flask, run: Run) -> None:
+        Pusher(app).auth(partial(may_subscribe, "news"))
+        assert (
+            "(every other channel)                 functools.partial(<fun" in run("check").output
+        )
+
+    def test_it_shows_what_a_page_is_given(self, app: Flask, api: Any, run: Run) -> None:
+        app.config["APPLICATION_ROOT"] = "/shop"
+        line = next(
+            line for line in run("check").output.splitlines() if line.startswith("A page does")
+        )
+        assert line.startswith('A page does: new Pusher("a-key", {"cluster": "mt1", "channelAuth')
+        options = json.loads(line.partition(", ")[2].removesuffix(")"))
+        assert options["channelAuthorization"]["endpoint"] == "/shop/pusher/auth"
+        assert (options["wsHost"], options["wsPort"]) == ("127.0.0.1", api.port)
 
     @pytest.mark.parametrize(
         ("status", "body", "said"),
@@ -88,7 +150,12 @@ class TestCheck:
             (403, "disabled", "PusherForbidden: disabled"),
             (404, "no app 1", "404: no app 1"),
             (500, "", "500"),
-            (200, "<html>", "JSONDecodeError"),
+            (200, "<html>", "not one of Channels, but this: '<html>'"),
+            (200, "", "not one of Channels, but this: ''"),
+            (200, "[]", "not one of Channels, but of type list"),
+            (200, '"ok"', "not one of Channels, but of type str"),
+            (200, "null", "not one of Channels, but of type NoneType"),
+            (200, '{"ok": true}', "gave an answer of another form than Channels' is."),
         ],
     )
     def test_a_refusal_is_one_line_and_a_failure(
@@ -98,7 +165,7 @@ class TestCheck:
         result = run("check")
         assert result.exit_code == 1
         last = result.output.splitlines()[-1]
-        assert last.startswith(f"Error: http://127.0.0.1:{api.port}")
+        assert last.startswith("Error: ")
         assert said in last
         assert "accepts" not in result.output
 
@@ -108,25 +175,135 @@ class TestCheck:
         app.config["PUSHER_PORT"] = "1"
         result = run("check")
         assert result.exit_code == 1
-        assert "Error: http://127.0.0.1:1: ConnectionError: " in result.output.splitlines()[-1]
+        assert result.output.splitlines()[-1] == (
+            "Error: http://127.0.0.1:1 gave no answer: nothing listens there. Is the local server"
+            " running? 'flask pusher serve' starts it."
+        )
+
+    def test_a_clock_that_is_wrong_is_told(self, api: Any, run: Run) -> None:
+        api.answers.append(
+            (401, "Timestamp expired: Given timestamp (2026-01-01) not within 600s")
+        )
+        assert run("check").output.splitlines()[-1] == (
+            f"Error: http://127.0.0.1:{api.port} refuses: PusherBadAuth: Timestamp expired: Given"
+            " timestamp (2026-01-01) not within 600s. Is the clock of this machine right? It may"
+            " differ by ten minutes."
+        )
 
     def test_it_shows_the_whole_url_where_the_application_knows_its_name(
         self, app: Flask, run: Run
     ) -> None:
         app.config.update(SERVER_NAME="shop.example", PREFERRED_URL_SCHEME="https")
         output = run("check").output
-        assert " https://shop.example/pusher/events/presence\n" in output
-        assert "PUSHER_AUTH                         /pusher/auth\n" in output
+        assert " https://shop.example/pusher/events/presence  (no handler)\n" in output
+        assert " https://shop.example/pusher/auth:\n" in output
 
     def test_it_knows_the_older_form_of_the_master_key(self, app: Flask, run: Run) -> None:
         app.config["PUSHER_ENCRYPTION_MASTER_KEY"] = "k" * 32
         with pytest.warns(UserWarning, match="deprecated"):
             Pusher(app)
-        assert "MASTER_KEY_BASE64 (set, not shown)\n" in run("check").output
+        output = run("check").output
+        assert "PUSHER_ENCRYPTION_MASTER_KEY          (set, not shown)\n" in output
+        assert "k" * 32 not in output
 
     def test_it_names_another_backend(self, app: Flask, run: Run) -> None:
-        app.config["PUSHER_BACKEND"] = "pusher.requests.RequestsBackend"
-        assert "pusher.requests.RequestsBackend" in run("check").output
+        app.config["PUSHER_BACKEND"] = AsyncBackend
+        app.config["PUSHER_BACKEND_OPTIONS"] = {"answer": "a-secret"}
+        output = run("check").output
+        assert "PUSHER_BACKEND                        AsyncBackend\n" in output
+        assert "PUSHER_BACKEND_OPTIONS                answer\n" in output
+
+
+class TestProbe:
+    """``flask pusher check --webhooks URL``, from the service's side."""
+
+    @pytest.fixture
+    def pusher(self, app: Flask, api: Any) -> Pusher:
+        return Pusher(app)
+
+    @pytest.fixture
+    def url(self, app: Flask, pusher: Pusher) -> Iterator[str]:
+        """The address of the application, which is served."""
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.port}"
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    def test_a_route_that_takes_webhooks_is_told(
+        self, api: Any, pusher: Pusher, url: str, run: Run
+    ) -> None:
+        pusher.webhooks.presence(on_presence)
+        for path in ("/pusher/events", "/pusher/events/presence"):
+            api.answers.append((200, '{"channels": {}}'))
+            result = run("check", "--webhooks", url + path)
+            assert f"\n{url}{path} takes webhooks (status 200).\n" in result.output
+            assert result.exit_code == 0
+
+    def test_a_route_without_a_handler_is_told(self, url: str, run: Run) -> None:
+        for path in ("/pusher/events", "/nowhere"):
+            result = run("check", "--webhooks", url + path)
+            assert result.exit_code == 1
+            assert result.output.splitlines()[-1] == (
+                f"Error: {url}{path} answers 404: no webhook route is there, or no handler is"
+                " declared for it."
+            )
+
+    def test_an_application_with_other_credentials_is_told(
+        self, app: Flask, api: Any, make_app: MakeApp, url: str
+    ) -> None:
+        app.extensions["flask_pusher"].webhooks.webhooks.presence(on_presence)
+        other = make_app(Pusher(), **{**api.config, "PUSHER_SECRET": "another"})
+        result = other.test_cli_runner().invoke(
+            args=["pusher", "check", "--webhooks", f"{url}/pusher/events"]
+        )
+        assert result.output.splitlines()[-1] == (
+            f"Error: {url}/pusher/events answers 403: it does not have this application's key and"
+            " secret, or refuses who calls."
+        )
+
+    def test_csrf_protection_is_told(self, app: Flask, pusher: Pusher, url: str, run: Run) -> None:
+        pusher.webhooks.presence(on_presence)
+
+        @app.before_request
+        def protect() -> None:
+            abort(400, "The CSRF token is missing.")
+
+        assert run("check", "--webhooks", f"{url}/pusher/events").output.splitlines()[-1] == (
+            f"Error: {url}/pusher/events answers 400: something before the application refuses it:"
+            " CSRF protection, for one. Exempt pusher.blueprint."
+        )
+
+    @pytest.mark.parametrize(
+        ("status", "meaning"),
+        [
+            (302, "only 2xx counts; the service sends it again"),
+            (405, "the URL is of another route, which takes no POST"),
+            (500, "only 2xx counts; the service sends it again"),
+        ],
+    )
+    def test_any_other_status_is_told(
+        self, app: Flask, url: str, run: Run, status: int, meaning: str
+    ) -> None:
+        app.route("/page", methods=["POST"])(lambda: ("", status, {"Location": "/login"}))
+        result = run("check", "--webhooks", f"{url}/page")
+        assert result.output.splitlines()[-1] == f"Error: {url}/page answers {status}: {meaning}."
+
+    def test_a_host_that_is_not_there_is_told_and_no_proxy_asked(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+        last = run("check", "--webhooks", "http://127.0.0.1:1/x").output.splitlines()[-1]
+        assert last == "Error: http://127.0.0.1:1/x cannot be reached: nothing listens there."
+
+    @pytest.mark.parametrize("wrong", ["127.0.0.1:5000", "shop.example", "http://", "http://[::x"])
+    def test_what_is_no_url_is_refused(self, api: Any, run: Run, wrong: str) -> None:
+        result = run("check", "--webhooks", wrong)
+        assert result.exit_code == 2
+        assert "the URL should be whole, as https://shop.example/pusher/events is" in result.output
+        assert api.calls == []
 
 
 class TestTrigger:
@@ -144,7 +321,45 @@ class TestTrigger:
     def test_a_refusal_is_one_line_and_a_failure(self, api: Any, run: Run) -> None:
         result = run("trigger", "a b", "flash")
         assert (result.exit_code, api.calls) == (1, [])
-        assert result.output == "Error: ValueError: Invalid Channel: a b\n"
+        assert result.output.startswith("Error: A channel's name has 1 to 200 of the characters")
+
+    def test_it_says_how_many_were_subscribed(self, api: Any, run: Run) -> None:
+        for count, said in ((0, "0 subscribers"), (1, "1 subscriber"), (2, "2 subscribers")):
+            answer = {"channels": {"news": {"subscription_count": count}}}
+            api.answers.append((200, json.dumps(answer)))
+            assert run("trigger", "news", "flash").output == f"Published to {said}.\n"
+            assert api.calls[-1].body["info"] == "subscription_count"
+
+    def test_a_server_that_does_not_count_is_not_asked_to(self, api: Any, run: Run) -> None:
+        api.answers.append((400, "info is not enabled for this app"))
+        assert run("trigger", "news", "flash").output == "Published.\n"
+        assert ["info" in call.body for call in api.calls] == [True, False]
+
+    def test_nothing_is_asked_about_an_encrypted_channel(
+        self, app: Flask, api: Any, run: Run
+    ) -> None:
+        app.config["PUSHER_ENCRYPTION_MASTER_KEY_BASE64"] = "A" * 43 + "="
+        assert run("trigger", "private-encrypted-x", "flash").output == "Published.\n"
+        assert "info" not in api.calls[0].body
+
+    def test_another_refusal_is_not_tried_again(self, api: Any, run: Run) -> None:
+        api.answers.append((403, "over quota"))
+        result = run("trigger", "news", "flash")
+        assert (result.exit_code, len(api.calls)) == (1, 1)
+        assert result.output.endswith("refuses: PusherForbidden: over quota\n")
+
+    @pytest.mark.parametrize("data", ['{"n": 1', "[1,", '"text', "{'n': 1}", " {", "[" * 100_000])
+    def test_what_looks_like_json_and_is_none_is_refused(
+        self, api: Any, run: Run, data: str
+    ) -> None:
+        result = run("trigger", "news", "flash", data)
+        assert (result.exit_code, api.calls) == (2, [])
+        assert "looks like JSON and is none" in " ".join(result.output.split())
+        assert "--text" in result.output
+
+    def test_it_is_sent_as_text_if_that_is_asked_for(self, api: Any, run: Run) -> None:
+        assert run("trigger", "--text", "news", "flash", "{'n': 1}").exit_code == 0
+        assert api.calls[0].body["data"] == "{'n': 1}"
 
 
 class TestChannels:
@@ -189,20 +404,44 @@ class TestUsers:
 
 
 class TestServe:
+    @pytest.fixture
+    def served(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        """What the local server was asked for, in place of running it."""
+        served: list[dict[str, Any]] = []
+        monkeypatch.setattr(local, "serve", lambda app, **options: served.append(options))
+        return served
+
     def test_it_serves_the_application(
-        self, app: Flask, run: Run, monkeypatch: pytest.MonkeyPatch
+        self, run: Run, served: list[dict[str, Any]], tmp_path: Path
     ) -> None:
-        served: list[Any] = []
-        local = ModuleType("_flask_pusher.local")
-        local.serve = lambda *args, **options: served.append((args, options))  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "_flask_pusher.local", local)
         assert run("serve").exit_code == 0
-        url = "http://127.0.0.1:5000"
-        options = ["--host", "::1", "--port", "0", "--quiet", "--webhooks", url]
-        assert run("serve", *options).exit_code == 0
         assert served == [
-            ((app,), {"host": "127.0.0.1", "port": 6001, "quiet": False, "webhooks": None}),
-            ((app,), {"host": "::1", "port": 0, "quiet": True, "webhooks": (url,)}),
+            {
+                "host": "127.0.0.1",
+                "port": 6001,
+                "quiet": False,
+                "webhooks": None,
+                "certificate": None,
+                "private_key": None,
+            }
+        ]
+
+    def test_each_option_is_followed(
+        self, run: Run, served: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        url, file = "http://127.0.0.1:5000", tmp_path / "a.pem"
+        file.write_text("")
+        options = ["--host", "::1", "--port", "0", "--quiet", "--webhooks", url]
+        assert run("serve", *options, "--cert", str(file), "--key", str(file)).exit_code == 0
+        assert served == [
+            {
+                "host": "::1",
+                "port": 0,
+                "quiet": True,
+                "webhooks": (url,),
+                "certificate": str(file),
+                "private_key": str(file),
+            }
         ]
 
     def test_a_port_that_cannot_be_is_refused(self, run: Run) -> None:
@@ -210,19 +449,54 @@ class TestServe:
         assert result.exit_code == 2
         assert "0<=x<=65535" in result.output
 
-    def test_without_its_extra_it_says_what_to_install(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (ImportError("needs aiohttp"), "Error: needs aiohttp\n"),
+            (ValueError("no such URL"), "Error: no such URL\n"),
+            (PermissionError(13, "Permission denied"), "Error: [Errno 13] Permission denied\n"),
+            (
+                OSError(errno.EADDRINUSE, "in use"),
+                IN_USE,
+            ),
+        ],
+    )
+    def test_what_keeps_it_from_running_is_one_line(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
     ) -> None:
-        def without_aiohttp(name: str, *args: Any, **kwargs: Any) -> Any:
-            if name == "aiohttp":
-                raise ModuleNotFoundError(name="aiohttp")
-            return real_import(name, *args, **kwargs)
+        def serve(app: Flask, **options: Any) -> None:
+            raise error
 
-        real_import = builtins.__import__
-        monkeypatch.setattr(builtins, "__import__", without_aiohttp)
+        monkeypatch.setattr(local, "serve", serve)
         result = run("serve")
-        assert result.exit_code == 1
-        assert 'needs aiohttp: pip install "Flask-Pusher[local]"' in result.output
+        assert (result.exit_code, result.output) == (1, said)
+
+
+def test_the_commands_describe_themselves(app: Flask, run: Run) -> None:
+    run("--help")
+    shown = app.test_cli_runner().invoke(args=["--help"]).output
+    assert "pusher  Pusher Channels: look at it, publish, run a local server." in shown
+
+
+def may_follow(channel_name: str, socket_id: str, order_id: int) -> bool:
+    return True
+
+
+def may_subscribe(channel_name: str, socket_id: str, name: str = "") -> bool:
+    return True
+
+
+def member(channel_name: str, socket_id: str, room: str) -> dict[str, Any]:
+    return {}
+
+
+def user(socket_id: str) -> None: ...
+
+
+def on_presence() -> None: ...
+
+
+def on_event(event: dict[str, Any]) -> None: ...
 
 
 class AsyncBackend:
@@ -236,6 +510,8 @@ class AsyncBackend:
 
 
 REFUSAL = {"error": "no", "code": 403}
+NO_ANSWER = "The answer is not one of Channels, but"
+IS_IT = "Is it a Channels server that PUSHER_HOST and PUSHER_PORT name?"
 REFUSED = "http://127.0.0.1:1 refuses: PusherForbidden: no\n"
 
 
@@ -244,8 +520,10 @@ REFUSED = "http://127.0.0.1:1 refuses: PusherForbidden: no\n"
     [
         ("channels", {"channels": {"a": {}}}, "a\n"),
         ("users presence-x", {"users": [{"id": "ana"}]}, "ana\n"),
-        ("trigger news flash", {}, ""),
-        ("check", {}, "http://127.0.0.1:1 accepts these credentials.\n"),
+        ("trigger news flash", {}, "Published.\n"),
+        ("check", {"channels": {}}, "http://127.0.0.1:1 accepts these credentials.\n"),
+        ("check", None, f"{NO_ANSWER} of type NoneType. {IS_IT}\n"),
+        ("check", [], f"{NO_ANSWER} of type list. {IS_IT}\n"),
         ("channels", REFUSAL, REFUSED),
         ("users presence-x", REFUSAL, REFUSED),
         ("trigger news flash", REFUSAL, REFUSED),
