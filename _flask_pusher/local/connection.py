@@ -177,11 +177,12 @@ class Connection(Peer):
             self.close(4201, f"Pong reply not received in {seconds:g} seconds")
             return
         wait = self._limits.activity_timeout - (self._clock.time() - self._heard)
-        if wait <= 0:
-            self._pinged = True
-            self.send(wire.PUSHER_PING)
+        self._pinged = wait <= 0
+        if self._pinged:
             wait = self._limits.pong_timeout
         self._timer = self._clock.call_later(wait, self._check_activity)
+        if self._pinged:
+            self.send(wire.PUSHER_PING)
 
     # What the peer sends
 

@@ -54,7 +54,7 @@ def parse_webhooks(webhooks: Webhooks, app: Flask) -> list[Destination]:
     if not webhooks:
         return []
     if webhooks is True:
-        return [Destination(_events_path(app, root="/"), app=app)]
+        return [Destination(_route(app), app=app)]
     if isinstance(webhooks, (str, Mapping)):
         webhooks = [webhooks]
     if not isinstance(webhooks, (list, tuple, set, frozenset)):
@@ -73,8 +73,8 @@ def _parse_destination(webhook: object, app: Flask) -> Destination:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"webhooks: {url!r} is not a URL that begins with http:// or https://")
     if parts.path in ("", "/"):
-        path = _events_path(app, root=app.config["APPLICATION_ROOT"])
-        url = parts._replace(path=path).geturl()
+        root: str = app.config["APPLICATION_ROOT"].rstrip("/")
+        url = parts._replace(path=root + _route(app)).geturl()
     return Destination(url, event_types, batch)
 
 
@@ -88,10 +88,9 @@ def _parse_event_types(names: object) -> frozenset[str]:
     return frozenset(names)
 
 
-def _events_path(app: Flask, root: str) -> str:
-    """The path of the route for all kinds, by the rule alone: no host needs to be trusted."""
-    urls = app.url_map.bind("localhost", script_name=root)
-    return urlsplit(urls.build("pusher.events")).path
+def _route(app: Flask) -> str:
+    """The path of the route for all kinds, by its rule alone: no host needs to be known."""
+    return next(app.url_map.iter_rules("pusher.events")).rule
 
 
 def _own_host(app: Flask) -> str:

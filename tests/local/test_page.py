@@ -190,11 +190,15 @@ def test_the_page_triggers_events(
     browser = connect()
     browser.subscribe("news")
     event = {"channel": "news", "name": "e", "data": "{}"}
-    answer = session.post(server.url + "/page/trigger", json=event, headers=own(server), timeout=20)
+    answer = session.post(
+        server.url + "/page/trigger", json=event, headers=own(server), timeout=20
+    )
     assert (answer.status_code, answer.json()) == (200, {"subscribers": 1})
     browser.expect("e")
     wrong = {**event, "channel": "a b"}
-    answer = session.post(server.url + "/page/trigger", json=wrong, headers=own(server), timeout=20)
+    answer = session.post(
+        server.url + "/page/trigger", json=wrong, headers=own(server), timeout=20
+    )
     assert (answer.status_code, answer.text) == (400, "Not a channel name: a b\n")
     cached = {**event, "channel": "cache-news"}
     session.post(server.url + "/page/trigger", json=cached, headers=own(server), timeout=20)

@@ -317,8 +317,8 @@ def test_too_many_waiting_webhooks_lose_the_oldest(
 class Told:
     """An application that keeps what its webhooks tell, and fails as often as it is told to."""
 
-    def __init__(self, **config: object) -> None:
-        self.app = Flask(__name__)
+    def __init__(self, matching: dict[str, Any] | None = None, **config: object) -> None:
+        self.app = Flask(__name__, **(matching or {}))
         self.app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
         self.app.config.update(config)
         self.failures: list[Exception] = []
@@ -351,7 +351,7 @@ def visit(server: LocalServer) -> Browser:
     ],
 )
 def test_the_application_gets_its_webhooks_in_this_process(
-    config: dict[str, object], path: str
+    config: dict[str, Any], path: str
 ) -> None:
     told = Told(**config)
     with local_server(told.app, webhooks=True) as server:
@@ -360,6 +360,26 @@ def test_the_application_gets_its_webhooks_in_this_process(
         browser.expect("welcome")
         browser.close()
     assert told.events == [("news", path)]
+
+
+@pytest.mark.parametrize(
+    ("matching", "config"),
+    [
+        ({"host_matching": True, "static_host": "example.com"}, {}),
+        ({"host_matching": True, "static_host": "example.com"}, {"TRUSTED_HOSTS": ["a.example"]}),
+        ({"subdomain_matching": True}, {"SERVER_NAME": "example.com"}),
+    ],
+)
+def test_the_application_gets_its_webhooks_whatever_hosts_it_matches(
+    matching: dict[str, Any], config: dict[str, Any]
+) -> None:
+    told = Told(matching, **config)
+    with local_server(told.app, webhooks=True) as server:
+        browser = visit(server)
+        browser.subscribe("news")
+        browser.expect("welcome")
+        browser.close()
+    assert told.events == [("news", "/pusher/events")]
 
 
 def test_what_a_handler_raises_is_warned_of_with_its_traceback_and_it_is_called_again(
@@ -517,7 +537,7 @@ def test_webhooks_of_the_wrong_type_are_an_error_that_says_so(
     ],
 )
 def test_a_url_without_a_path_gets_that_of_the_route_whatever_the_hosts_are(
-    receiver: Receiver, config: dict[str, object], path: str
+    receiver: Receiver, config: dict[str, Any], path: str
 ) -> None:
     with local_server(Told(**config).app, webhooks=receiver.url) as server:
         browser = visit(server)
