@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,12 +59,18 @@ class TestWhatIsBelieved:
     @pytest.mark.parametrize(
         ("headers", "reason"),
         [
-            ({"X-Pusher-Key": "another"}, "X-Pusher-Key is not"),
-            ({"X-Pusher-Key": ""}, "X-Pusher-Key is not"),
-            ({"X-Pusher-Key": "\xe9"}, "X-Pusher-Key is not"),
-            ({"X-Pusher-Signature": "0" * 64}, "X-Pusher-Signature is not"),
-            ({"X-Pusher-Signature": ""}, "X-Pusher-Signature is not"),
-            ({"X-Pusher-Signature": "\xe9" * 64}, "X-Pusher-Signature is not"),
+            ({"X-Pusher-Key": "another"}, "X-Pusher-Key is none of this application's"),
+            ({"X-Pusher-Key": ""}, "X-Pusher-Key is none of this application's"),
+            ({"X-Pusher-Key": "\xe9"}, "X-Pusher-Key is none of this application's"),
+            (
+                {"X-Pusher-Signature": "0" * 64},
+                "X-Pusher-Signature is not by this application's secret",
+            ),
+            ({"X-Pusher-Signature": ""}, "X-Pusher-Signature is not by this application's secret"),
+            (
+                {"X-Pusher-Signature": "\xe9" * 64},
+                "X-Pusher-Signature is not by this application's secret",
+            ),
         ],
     )
     @pytest.mark.parametrize("path", ["", *(f"/{group}" for group in GROUPS)])
@@ -130,6 +138,8 @@ class TestWhatIsBelieved:
             b'{"events": [{"name": "member_added"}], "time_ms": null}',
             b'{"events": [{"name": "member_added"}], "time_ms": "now"}',
             b'{"events": [{"name": "member_added"}], "time_ms": [1]}',
+            b'{"events": [{"name": "member_added"}], "time_ms": true}',
+            b'{"events": [{"name": "member_added"}], "time_ms": false}',
         ],
     )
     def test_a_signed_body_that_is_no_webhook_is_400(
@@ -201,7 +211,6 @@ class TestAge:
             (float("-inf"), 403),
             (10**400, 200),
             (-(10**400), 403),
-            (True, 403),
         ],
     )
     def test_the_numbers_that_json_knows_are_compared(
@@ -219,6 +228,19 @@ class TestAge:
         app.json = Decimals(app)
         assert self.post(post_webhook, time.time() * 1000) == 200
         assert self.post(post_webhook, 1.5) == 403
+        assert self.post(post_webhook, 10**400) == 200
+
+    @pytest.mark.parametrize("number", ["NaN", "sNaN", "-Infinity"])
+    def test_a_decimal_that_is_no_number_is_no_time(
+        self, app: Flask, told: list[Any], post_webhook: PostWebhook, number: str
+    ) -> None:
+        class Decimals(DefaultJSONProvider):
+            def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+                return json.loads(s, parse_constant=lambda _name: Decimal(number), **kwargs)
+
+        app.json = Decimals(app)
+        assert self.post(post_webhook, float("nan")) == 403
+        assert told == []
 
 
 class TestWhoIsTold:
@@ -282,14 +304,19 @@ class TestWhoIsTold:
         post_webhook("/pusher/events", webhook("of_tomorrow"))
         assert told == [{"name": "of_tomorrow", "channel": "a"}]
 
-    def test_a_group_handler_reads_the_request(
-        self, pusher: Pusher, post_webhook: PostWebhook
+    @pytest.mark.parametrize("content_type", ["application/json", "text/plain", ""])
+    def test_a_group_handler_reads_the_request_whatever_type_it_says(
+        self, pusher: Pusher, browser: FlaskClient, sign: Sign, content_type: str
     ) -> None:
         told: list[Any] = []
         pusher.webhooks.client(lambda: told.append((request.json, request.data)))
-        body = webhook("client_event")
-        post_webhook("/pusher/events/client", body)
-        assert told == [(body, json.dumps(body).encode())]
+        raw = json.dumps(webhook("client_event")).encode()
+        headers = {"X-Pusher-Key": "a-key", "X-Pusher-Signature": sign(raw)}
+        answer = browser.post(
+            "/pusher/events/client", data=raw, headers=headers, content_type=content_type
+        )
+        assert answer.status_code == 200
+        assert told == [(json.loads(raw), raw)]
 
     @pytest.mark.parametrize("path", ["", *(f"/{group}" for group in GROUPS)])
     def test_without_a_handler_a_route_is_404(
@@ -325,16 +352,45 @@ class TestWhoIsTold:
         assert post_webhook("/pusher/events", webhook("cache_miss")).status_code == 200
         assert len(attempts) == 2
 
-    def test_a_handler_that_was_not_awaited_makes_channels_send_again(
-        self, pusher: Pusher, post_webhook: PostWebhook
+    def test_a_handler_that_has_not_run_makes_channels_send_again(
+        self, pusher: Pusher, post_webhook: PostWebhook, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def fill() -> None:
             raise AssertionError("never awaited")
 
+        def fill_each() -> Iterator[None]:
+            yield
+
+        async def fill_each_later() -> AsyncIterator[None]:
+            yield
+
         unrun = fill()
         pusher.webhooks.cache(lambda: unrun)
-        assert post_webhook("/pusher/events/cache", webhook()).status_code == 500
+        pusher.webhooks.presence(fill_each)
+        pusher.webhooks.client(fill_each_later)
+        for group in ("cache", "presence", "client"):
+            assert post_webhook(f"/pusher/events/{group}", webhook()).status_code == 500
         unrun.close()
+        for kind in ("coroutine", "generator", "async_generator"):
+            assert f"returned a {kind}, and has not run" in caplog.text
+
+    def test_coroutine_functions_are_called_as_others(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        pytest.importorskip("asgiref")
+        told: list[Any] = []
+
+        @pusher.webhooks.cache
+        async def fill() -> None:
+            told.append(request.json["events"])
+
+        @pusher.webhooks.event("cache_miss")
+        async def fill_one(event: dict[str, Any]) -> None:
+            told.append(event)
+
+        body = webhook("cache_miss")
+        assert post_webhook("/pusher/events/cache", body).status_code == 200
+        assert told == [body["events"], body["events"][0]]
 
     def test_what_a_handler_returns_is_no_matter(
         self, pusher: Pusher, post_webhook: PostWebhook
@@ -349,12 +405,118 @@ class TestWhoIsTold:
         assert post_webhook("/pusher/events/cache", webhook()).status_code == 503
 
 
+class TestExtraTokens:
+    """While a key is rotated, webhooks come with the old one and the new one."""
+
+    @pytest.fixture
+    def post(self, make_app: MakeApp) -> PostWebhook:
+        pusher = Pusher()
+        pusher.webhooks.cache(lambda: None)
+        tokens = {"old-key": "old-secret", "older-key": "older-secret"}
+        browser = make_app(pusher, PUSHER_EXTRA_TOKENS=tokens).test_client()
+
+        def post(key: str, secret: str) -> Any:
+            body = json.dumps(webhook("cache_miss")).encode()
+            signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+            headers = {"X-Pusher-Key": key, "X-Pusher-Signature": signature}
+            return browser.post("/pusher/events/cache", data=body, headers=headers)
+
+        return post
+
+    @pytest.mark.parametrize("name", ["a", "old", "older"])
+    def test_each_key_is_believed_with_its_own_secret(self, post: PostWebhook, name: str) -> None:
+        assert post(f"{name}-key", f"{name}-secret").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("key", "secret"),
+        [
+            ("a-key", "old-secret"),
+            ("old-key", "a-secret"),
+            ("old-key", "older-secret"),
+            ("oldest-key", "old-secret"),
+        ],
+    )
+    def test_and_with_no_other(self, post: PostWebhook, key: str, secret: str) -> None:
+        assert post(key, secret).status_code == 403
+
+    def test_keys_and_signatures_are_compared_in_constant_time_as_bytes(
+        self, post: PostWebhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compared: list[tuple[Any, Any]] = []
+
+        def compare(one: Any, other: Any) -> bool:
+            compared.append((one, other))
+            return bool(one == other)
+
+        monkeypatch.setattr("_flask_pusher.webhooks.hmac.compare_digest", compare)
+        assert post("a-key", "a-secret").status_code == 200
+        assert {type(one) for pair in compared for one in pair} == {bytes}
+        assert [pair[1] for pair in compared[:3]] == [b"old-key", b"older-key", b"a-key"]
+        assert len(compared) == 4
+
+
 class TestDeclarations:
-    @pytest.mark.parametrize("group", GROUPS)
+    @pytest.mark.parametrize("group", ["cache", "subscription_count"])
     def test_a_second_handler_of_a_group_is_an_error(self, pusher: Pusher, group: str) -> None:
         getattr(pusher.webhooks, group)(lambda: None)
         with pytest.raises(ValueError, match=f"{group} is declared twice"):
             getattr(pusher.webhooks, group)(lambda: 1)
+
+    @pytest.mark.parametrize("group", ["channel_existence", "presence", "client"])
+    def test_the_groups_of_3_0_take_the_last_handler(
+        self, make_app: MakeApp, sign: Sign, group: str
+    ) -> None:
+        told: list[str] = []
+        pusher = Pusher()
+        declare = getattr(pusher.webhooks, group)
+        declare(lambda: told.append("first"))
+        declare(lambda: told.append("second"))
+        browser = make_app(pusher).test_client()
+        with pytest.warns(UserWarning, match=f"@pusher.webhooks.{group} is declared again") as at:
+            declare(lambda: told.append("third"))
+        assert at[0].filename == __file__
+        headers = {"X-Pusher-Key": "a-key", "X-Pusher-Signature": sign(b"{}")}
+        answer = browser.post(f"/pusher/events/{group}", data=b"{}", headers=headers)
+        assert answer.status_code == 200
+        assert told == ["third"]
+
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_decorators_give_the_function_back(self, pusher: Pusher, group: str) -> None:
+        def handler() -> None: ...
+
+        for _time in range(2):  # the same one is no second
+            assert getattr(pusher.webhooks, group)(handler) is handler
+
+    @pytest.mark.parametrize("handler", [None, "member_added", 7])
+    def test_what_cannot_be_called_is_no_handler(self, pusher: Pusher, handler: Any) -> None:
+        with pytest.raises(TypeError, match=r"@pusher\.webhooks\.cache is given a function"):
+            pusher.webhooks.cache(handler)
+        with pytest.raises(TypeError, match=r"@pusher\.webhooks\.event\('cache_miss'\) is given"):
+            pusher.webhooks.event("cache_miss")(handler)
+
+    @pytest.mark.parametrize(
+        ("name", "known"),
+        [
+            ("member_add", "member_added"),
+            ("members_added", "member_added"),
+            ("channel_ocupied", "channel_occupied"),
+            ("client-event", "client_event"),
+            ("cache_misses", "cache_miss"),
+        ],
+    )
+    def test_a_name_that_is_nearly_one_of_channels_is_warned_about(
+        self, pusher: Pusher, name: str, known: str
+    ) -> None:
+        with pytest.warns(UserWarning, match=f"no webhook event {name!r}. Is {known!r}") as told:
+            pusher.webhooks.event(name)
+        assert told[0].filename == __file__
+
+    @pytest.mark.parametrize(
+        "name", ["of_tomorrow", "", *(n for names in GROUPS.values() for n in names)]
+    )
+    def test_any_other_name_is_not(self, pusher: Pusher, name: str, recwarn: Any) -> None:
+        pusher.webhooks.event(name)
+        assert recwarn.list == []
 
     def test_handlers_in_one_decorator_are_not_one(
         self, pusher: Pusher, post_webhook: PostWebhook
@@ -389,39 +551,36 @@ class TestDeclarations:
         assert [len(log) for log in logs] == [1, 1]
         assert [counter.count for counter in counters] == [1, 1]
 
-    def test_a_factory_may_declare_any_kind_of_function_again(
+    def test_handlers_of_one_code_are_all_told(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        told: list[str] = []
+
+        def forward_to(where: str) -> Callable[..., None]:
+            return lambda event: told.append(where)
+
+        def tell(where: str, event: dict[str, Any]) -> None:
+            told.append(where)
+
+        for where in ("a", "b"):
+            pusher.webhooks.event("cache_miss")(forward_to(where))
+            pusher.webhooks.event("cache_miss")(partial(tell, f"partial {where}"))
+            pusher.webhooks.event("cache_miss")(lambda event, _where=where: told.append(_where))
+        post_webhook("/pusher/events", webhook("cache_miss"))
+        assert told == ["a", "partial a", "a", "b", "partial b", "b"]
+
+    def test_the_same_object_again_is_told_once(
         self, pusher: Pusher, post_webhook: PostWebhook
     ) -> None:
         told: list[Any] = []
 
-        def recursive(handler: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapper(event: Any, depth: int = 1) -> Any:
-                return wrapper(event, depth - 1) if depth else handler(event)
+        def fill(event: dict[str, Any]) -> None:
+            told.append(event)
 
-            return wrapper
-
-        def create_app() -> None:
-            def handler(where: str, event: Any) -> None:
-                told.append(where)
-
-            pusher.webhooks.event("cache_miss")(partial(handler, "partial"))
-            pusher.webhooks.event("cache_miss")(recursive(lambda event: told.append("wrapped")))
-            pusher.webhooks.event("cache_miss")(wraps(handler)(lambda event: handler("w", event)))
-            unset()
-
-        def unset() -> None:
-            def early(event: Any) -> Any:
-                return late(event)
-
-            pusher.webhooks.event("cache_miss")(early)
-
-            def late(event: Any) -> None:
-                told.append("late")
-
-        create_app()
-        create_app()
+        for _time in range(2):
+            assert pusher.webhooks.event("cache_miss")(fill) is fill
         post_webhook("/pusher/events", webhook("cache_miss"))
-        assert told == ["wrapped", "w", "late"]
+        assert len(told) == 1
 
     def test_an_event_handler_without_a_name_is_an_error(self, pusher: Pusher) -> None:
         with pytest.raises(TypeError, match="Name the event"):
@@ -439,3 +598,11 @@ def test_a_test_signs_its_own_webhooks(app: Flask, pusher: Pusher, browser: Flas
         answer = browser.post("/pusher/events", data=body, headers=headers)
         assert answer.status_code == 200
     assert told == [{"name": "cache_miss", "channel": "é"}]
+
+
+@pytest.mark.parametrize("body", [{"events": []}, [1], None, 7])
+def test_what_is_signed_is_what_is_posted_and_no_object(
+    app: Flask, pusher: Pusher, body: Any
+) -> None:
+    with app.app_context(), pytest.raises(TypeError, match=r"Pass json\.dumps\(\.\.\.\) of it"):
+        pusher.sign_webhook(body)
