@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from flask import Flask, current_app, jsonify, render_template_string, request, url_for
@@ -109,3 +110,225 @@ def test_its_templates_and_urls_are_as_they_were(old_browser: FlaskClient) -> No
         "/rt/events/presence",
         "/rt/events/client",
     ]
+
+
+# -- What applications' tests did with 3.0 ---------------------------------------------------------
+
+
+@pytest.fixture
+def bare_app() -> Flask:
+    """An application that an extension is given in the test."""
+    app = Flask("bare")
+    app.config.update(PUSHER_APP_ID="1", PUSHER_KEY="a-key", PUSHER_SECRET="a-secret")
+    return app
+
+
+def test_an_application_without_extensions_gets_them(bare_app: Flask) -> None:
+    del bare_app.extensions
+    extension = Pusher(bare_app)
+    with bare_app.app_context():
+        assert bare_app.extensions["pusher"] is extension.client
+
+
+def test_the_client_has_the_json_encoder_that_the_application_set(
+    bare_app: Flask,
+) -> None:
+    class Encoder(json.JSONEncoder): ...
+
+    class Decoder(json.JSONDecoder): ...
+
+    bare_app.json_encoder = Encoder  # type: ignore[attr-defined]
+    bare_app.json_decoder = Decoder  # type: ignore[attr-defined]
+    Pusher(bare_app)
+    client = bare_app.extensions["pusher"]
+    assert client._json_encoder is Encoder
+    assert client._json_decoder is Decoder
+
+
+def test_it_signs_as_3_0_did(bare_app: Flask, sign: Sign) -> None:
+    extension = Pusher(bare_app)
+    with bare_app.app_context():
+        assert extension._sign("1.2:private-a") == sign(b"1.2:private-a")
+
+
+def test_a_webhook_that_a_test_signs_with_it_is_believed(bare_app: Flask) -> None:
+    extension = Pusher(bare_app)
+    told: list[Any] = []
+    extension.webhooks.presence(lambda: told.append(request.json))
+    with bare_app.app_context():
+        headers = {"X-Pusher-Key": "a-key", "X-Pusher-Signature": extension._sign("{}")}
+    browser = bare_app.test_client()
+    post = browser.post
+    assert post("/pusher/events/presence", data="{}", headers=headers).status_code == 200
+    assert told == [{}]
+    assert post("/pusher/events/client", data="{}", headers=headers).status_code == 404
+    headers["X-Pusher-Signature"] = "wrong"
+    assert post("/pusher/events/presence", data="{}", headers=headers).status_code == 403
+    headers["X-Pusher-Key"] = "wrong"
+    assert post("/pusher/events/presence", data="{}", headers=headers).status_code == 403
+    assert post("/pusher/events/presence", data="{}").status_code == 403
+
+
+@pytest.mark.parametrize("fields", [{}, {"socket_id": "1.2"}, {"channel_name": "private-a"}])
+def test_without_an_auth_handler_all_is_forbidden(bare_app: Flask, fields: dict[str, str]) -> None:
+    Pusher(bare_app)
+    assert bare_app.test_client().post("/pusher/auth", data=fields).status_code == 403
+
+
+def test_a_member_without_a_handler_is_the_socket_and_no_more(bare_app: Flask) -> None:
+    extension = Pusher(bare_app)
+    extension.auth(lambda channel_name, socket_id: True)
+    form = {"socket_id": "1.2", "channel_name": "presence-a"}
+    content = bare_app.test_client().post("/pusher/auth", data=form).get_json()
+    assert content["channel_data"] == '{"user_id": "1.2"}'
+
+
+def test_handlers_may_answer_as_loosely_as_they_could(bare_app: Flask) -> None:
+    extension = Pusher(bare_app)
+    extension.auth(lambda channel_name, socket_id: (True, "why"))  # type: ignore[type-var]
+    pairs: Any = [("user_id", "ana"), ("user_info", {"name": "Ana"})]
+    extension.channel_data(lambda channel_name, socket_id: pairs)
+    form = {"socket_id": "1.2", "channel_name": "presence-a"}
+    content = bare_app.test_client().post("/pusher/auth", data=form).get_json()
+    assert json.loads(content["channel_data"]) == dict(pairs)
+
+
+def test_decorators_can_be_applied_again_and_the_last_one_holds(bare_app: Flask) -> None:
+    """As a test does that replaces a handler."""
+    extension = Pusher(bare_app)
+    extension.auth(lambda channel_name, socket_id: False)
+    with pytest.warns(UserWarning, match="is declared again"):
+        extension.auth(lambda channel_name, socket_id: True)
+    form = {"socket_id": "1.2", "channel_name": "private-a"}
+    assert bare_app.test_client().post("/pusher/auth", data=form).status_code == 200
+
+
+# -- What they patched -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., mock.MagicMock]:
+    def patched(name: str, **options: Any) -> mock.MagicMock:
+        double = mock.MagicMock(**options)
+        monkeypatch.setattr(f"pusher.Pusher.{name}", double)
+        return double
+
+    return patched
+
+
+Patched = Callable[..., mock.MagicMock]
+
+
+def test_a_patched_trigger_catches_what_is_published(
+    old_browser: FlaskClient, api: Any, patched: Patched
+) -> None:
+    trigger = patched("trigger")
+    assert old_browser.get("/publish").status_code == 200
+    trigger.assert_called_once_with("channel_name", "event", {"message": "hi"})
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        (("a", "e", {"n": 1}), mock.call("a", "e", {"n": 1})),
+        ((["a", "b"], "e", "text"), mock.call(["a", "b"], "e", "text")),
+        (("a", "e", {}, "1.2"), mock.call("a", "e", {}, "1.2")),
+    ],
+)
+def test_it_is_called_as_the_application_called(
+    bare_app: Flask, patched: Patched, arguments: tuple[Any, ...], call: Any
+) -> None:
+    trigger = patched("trigger", return_value={"of": "the mock"})
+    extension = Pusher(bare_app)
+    with bare_app.app_context():
+        assert bare_app.extensions["pusher"].trigger(*arguments) == {"of": "the mock"}
+        assert extension.trigger(*arguments) == {"of": "the mock"}
+    assert trigger.mock_calls == [call, call]
+
+
+def test_a_patched_trigger_batch_catches_what_is_published(
+    bare_app: Flask, patched: Patched
+) -> None:
+    trigger_batch = patched("trigger_batch")
+    Pusher(bare_app)
+    batch = [{"channel": "a", "name": "e", "data": {"n": 1}}]
+    bare_app.extensions["pusher"].trigger_batch(batch)
+    bare_app.extensions["pusher"].trigger_batch(batch, True)
+    assert trigger_batch.mock_calls == [mock.call(batch), mock.call(batch, True)]
+
+
+def test_a_patched_authenticate_catches_what_is_signed(bare_app: Flask, patched: Patched) -> None:
+    authenticate = patched("authenticate", return_value={"auth": "of the mock"})
+    extension = Pusher(bare_app)
+    extension.auth(lambda channel_name, socket_id: True)
+    extension.channel_data(lambda channel_name, socket_id: {"user_id": 7, "user_info": {}})
+    browser = bare_app.test_client()
+    for channel in ("private-a", "presence-a"):
+        form = {"socket_id": "1.2", "channel_name": channel}
+        assert browser.post("/pusher/auth", data=form).get_json() == {"auth": "of the mock"}
+    assert authenticate.mock_calls == [
+        mock.call("private-a", "1.2"),
+        mock.call("presence-a", "1.2", {"user_id": "7", "user_info": {}}),
+    ]
+
+
+class Fake:
+    """What a test puts in the client's place: it has these and nothing else."""
+
+    key = "fake-key"
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def trigger(self, *arguments: Any) -> None:
+        self.events.append(arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the fake was asked for {name}")
+
+
+def test_a_fake_in_the_clients_place_is_asked_only_what_the_application_asks(
+    bare_app: Flask, sign: Sign
+) -> None:
+    extension = Pusher(bare_app)
+    extension.auth(lambda channel_name, socket_id: True)
+    extension.user_auth(lambda socket_id: {"id": 7})
+    extension.webhooks.presence(lambda: None)
+    fake: Any = Fake()
+    bare_app.extensions["pusher"] = fake
+
+    @bare_app.get("/publish")
+    def publish() -> str:
+        current_app.extensions["pusher"].trigger("a", "e", {})
+        extension.trigger("b", "e", {}, "1.2")
+        return ""
+
+    @bare_app.get("/page")
+    def page() -> str:
+        return render_template_string("{{ PUSHER_KEY }} {{ pusher_options().cluster }}")
+
+    @bare_app.get("/defer")
+    def defer() -> str:
+        extension.defer("a", "e", {})
+        return ""
+
+    bare_app.config["PROPAGATE_EXCEPTIONS"] = True
+    browser = bare_app.test_client()
+    assert browser.get("/publish").status_code == 200
+    assert browser.get("/page").status_code == 200
+    with extension.record_events() as events:
+        assert browser.get("/defer").status_code == 200
+    assert [event.channels for event in events] == [["a"]]
+    form = {"socket_id": "1.2", "channel_name": "presence-a"}
+    answer = browser.post("/pusher/auth", data=form)
+    assert answer.get_json()["auth"].startswith("a-key:")
+    assert browser.post("/pusher/user-auth", data=form).status_code == 200
+    headers = {"X-Pusher-Key": "a-key", "X-Pusher-Signature": sign(b"{}")}
+    answer = browser.post("/pusher/events/presence", data=b"{}", headers=headers)
+    assert answer.status_code == 200
+    with bare_app.app_context():
+        assert extension._sign("a") == sign(b"a")
+        assert extension.sign_webhook("{}")["X-Pusher-Signature"] == sign(b"{}")
+        assert extension.client is fake
+    assert fake.events == [("a", "e", {}), ("b", "e", {}, "1.2")]

@@ -74,6 +74,7 @@ class Shop:
     def __init__(self, app: Flask, pusher: Pusher) -> None:
         self.browser = app.test_client()
         self.agreed: set[tuple[str, str]] = set()
+        self.users: set[str] = set()
         self.told: list[Any] = []
         app.config["PROPAGATE_EXCEPTIONS"] = True  # an error of ours fails the test by itself
 
@@ -90,12 +91,28 @@ class Shop:
                 self.agreed.add((channel_name, socket_id))
             return order_id == 7
 
+        @pusher.auth("presence-<a>-<path:b>-<int:c>-end")
+        @pusher.auth("private-<a>-<path:b>-<int:c>-end")
+        def may_enter(channel_name: str, socket_id: str, a: str, b: str, c: int) -> bool:
+            self.agreed.add((channel_name, socket_id))
+            return True
+
+        @pusher.channel_data("presence-<room>-open")
+        def member(channel_name: str, socket_id: str, room: str) -> dict[str, str]:
+            return {"room": room}
+
+        @pusher.user_auth
+        def sign_in(socket_id: str) -> dict[str, str] | None:
+            self.users.add(socket_id)
+            return {"id": socket_id}
+
         for group in GROUPS:
             getattr(pusher.webhooks, group)(lambda _group=group: self.told.append(_group))
         pusher.webhooks.event("member_added")(self.told.append)
 
     def open(self, path: str, **request: Any) -> Any:
         self.agreed.clear()
+        self.users.clear()
         self.told.clear()
         return self.browser.open(path, **request)
 
@@ -148,11 +165,39 @@ def test_any_form_and_any_json_object_is_answered(
         content_type="application/x-www-form-urlencoded",
     )
     check_authorisation(answer, shop.agreed, sign)
-    answer = shop.open("/pusher/auth", method="POST", data=json.dumps(fields), content_type=JSON)
-    check_authorisation(answer, shop.agreed, sign)
+    for content_type in (JSON, "text/plain", ""):
+        body = json.dumps(fields)
+        answer = shop.open("/pusher/auth", method="POST", data=body, content_type=content_type)
+        check_authorisation(answer, shop.agreed, sign)
 
 
 JSON = "application/json"
+
+
+@given(fields)
+@example({"socket_id": "1.2"})
+@example({"socket_id": "1." + "2" * 300})
+@example({"socket_id": "\u0661.\u0662"})
+def test_only_a_socket_that_can_be_is_signed_in(
+    shop: Shop, sign: Sign, fields: dict[str, str]
+) -> None:
+    form = urlencode(fields, errors="surrogatepass").encode()
+    for body, content_type in (
+        (form, "application/x-www-form-urlencoded"),
+        (json.dumps(fields).encode(), JSON),
+        (json.dumps(fields).encode(), ""),
+    ):
+        answer = shop.open(
+            "/pusher/user-auth", method="POST", data=body, content_type=content_type
+        )
+        if shop.users:
+            (socket_id,) = shop.users
+            content = answer.get_json()
+            assert json.loads(content["user_data"]) == {"id": socket_id}
+            signature = sign(f"{socket_id}::user::{content['user_data']}".encode())
+            assert content["auth"] == f"a-key:{signature}"
+        else:
+            assert answer.status_code == 400
 
 
 @given(st.sampled_from(PATHS[:2]), json_values)
@@ -198,6 +243,7 @@ def test_any_bytes_with_any_method_and_headers_are_answered(
     answer = shop.open(path, method=method, **request)
     assert answer.status_code == 200 if method == "OPTIONS" else 400 <= answer.status_code < 500
     assert shop.agreed == set()
+    assert shop.users == set()
     assert shop.told == []
 
 
@@ -253,8 +299,10 @@ def test_a_batch_costs_in_proportion_to_its_length(shop: Shop) -> None:
         assert len(shop.agreed) == count
 
 
-def test_a_form_that_is_too_large_is_413(make_app: MakeApp) -> None:
-    app = make_app(Pusher(), MAX_CONTENT_LENGTH=1000)
-    for path in PATHS[:2]:
-        answer = app.test_client().post(path, data={"socket_id": "1" * 2000})
-        assert answer.status_code == 413
+@given(st.from_regex(r"\A(private|presence)-[A-Za-z0-9_\-=@,.;]{0,200}\Z"))
+@example("private-" + "-" * 192)
+@example("presence-" + "1-" * 95)
+def test_any_channel_finds_its_handler_or_none(shop: Shop, sign: Sign, channel: str) -> None:
+    form = {"socket_id": "1.2", "channel_name": channel}
+    answer = shop.open("/pusher/auth", method="POST", data=form)
+    check_authorisation(answer, shop.agreed, sign)
