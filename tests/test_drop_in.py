@@ -330,5 +330,5 @@ def test_a_fake_in_the_clients_place_is_asked_only_what_the_application_asks(
     with bare_app.app_context():
         assert extension._sign("a") == sign(b"a")
         assert extension.sign_webhook("{}")["X-Pusher-Signature"] == sign(b"{}")
+        assert fake.events == [("a", "e", {}), ("b", "e", {}, "1.2")]
         assert extension.client is fake
-    assert fake.events == [("a", "e", {}), ("b", "e", {}, "1.2")]
