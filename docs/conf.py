@@ -20,6 +20,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 
 html_theme = "flask"
+version_banner = False  # no page asks another site
+html_sidebars = {"**": ["localtoc.html", "relations.html", "searchbox.html"]}
 templates_path = ["_templates"]
 # The theme's own has colours that are too pale to read.
 pygments_style = "xcode"
