@@ -37,6 +37,8 @@ redis = Redis.from_url(
     socket_timeout=5,
 )
 queue = Queue("events", connection=redis, serializer="json")
+# In seconds, for about two hours. With fewer than the tries, RQ repeats the first.
+pauses = [1, 2, 4, 8, 16, 32, *[60] * 120]
 
 
 def publish(calls: list[dict[str, Any]]) -> None:
@@ -46,9 +48,7 @@ def publish(calls: list[dict[str, Any]]) -> None:
 
 @pusher.hand_over
 def enqueue(calls: list[dict[str, Any]]) -> None:
-    again = Retry(
-        max=120, interval=[1, 2, 4, 8, 16, 32, 60]
-    )  # at last every minute, for two hours
+    again = Retry(max=len(pauses), interval=pauses)
     with redis.pipeline() as pipeline:  # all that RQ writes, in one go
         queue.enqueue(publish, calls, retry=again, result_ttl=0, pipeline=pipeline)
         pipeline.execute()
