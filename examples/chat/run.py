@@ -45,7 +45,7 @@ def main() -> None:
     if is_local:
         os.environ.update(CREDENTIALS)
     os.environ.setdefault(MASTER_KEY, base64.b64encode(os.urandom(32)).decode())
-    if "CHAT_PUSHER_JS" not in os.environ and (pusher_js := find_pusher_js() or fetch_pusher_js()):
+    if pusher_js := named_pusher_js() or find_pusher_js() or fetch_pusher_js():
         os.environ["CHAT_PUSHER_JS"] = str(pusher_js)
     try:
         app = ScriptInfo(str(HERE / "app.py")).load_app()
@@ -79,6 +79,13 @@ def main() -> None:
         while not stopped.wait(0.5):  # Windows runs signal handlers only between waits
             pass
     say("Stopped.")
+
+
+def named_pusher_js() -> Path | None:
+    name = os.environ.get("CHAT_PUSHER_JS")
+    if name and not Path(name).is_file():
+        raise SystemExit(f"CHAT_PUSHER_JS: there is no file {name}.")
+    return Path(name).resolve() if name else None
 
 
 def find_pusher_js() -> Path | None:

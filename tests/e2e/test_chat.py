@@ -535,6 +535,19 @@ def test_nobody_finds_what_another_read_in_the_same_tab(local_chat: Chat, meet: 
         assert mallory.messages.filter(has_text="eyes alone").count() == 0
 
 
+def test_going_back_after_signing_out_leads_nowhere(local_chat: Chat, meet: Meet) -> None:
+    ana = meet(local_chat, "Ana")
+    ana.say("For those who are in")
+    expect(ana.messages.filter(has_text="who are in")).to_be_visible()
+    ana.page.get_by_role("button", name="Sign out").click()
+    expect(ana.page.get_by_label("Your name")).to_be_focused()
+
+    ana.page.go_back()
+
+    expect(ana.page.get_by_label("Your name")).to_be_focused()
+    expect(ana.page.get_by_text("For those who are in")).to_have_count(0)
+
+
 def test_nobody_finds_what_another_wrote_in_the_same_tab(local_chat: Chat, meet: Meet) -> None:
     ana = meet(local_chat, "Ana")
     ana.box.fill("Dear diary")
@@ -1130,6 +1143,27 @@ def test_without_npm_the_page_takes_pusher_js_from_the_cdn(
         Person(page, "Ana").come_in(chat)
     finally:
         chat.stop()
+
+
+def test_a_file_of_pusher_js_is_found_from_where_one_is(
+    packages: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_chat: StartChat,
+    open_browser: Callable[..., BrowserContext],
+) -> None:
+    shutil.copy(packages / PUSHER_JS, tmp_path / "own.js")
+    monkeypatch.chdir(tmp_path)
+    chat = start_chat(CHAT_PUSHER_JS="own.js")
+    answer = open_browser().request.get(f"{chat.url}/pusher.js")
+    assert answer.body() == (packages / PUSHER_JS).read_bytes()
+
+
+def test_a_file_of_pusher_js_that_is_not_there_is_named(
+    tmp_path: Path, start_chat: StartChat
+) -> None:
+    with pytest.raises(AssertionError, match=r"CHAT_PUSHER_JS: there is no file .*none\.js"):
+        start_chat(CHAT_PUSHER_JS=str(tmp_path / "none.js"))
 
 
 def test_ctrl_c_stops_all_of_it(start_chat: StartChat, meet: Meet) -> None:

@@ -26,7 +26,7 @@ const faces = new Map(); // a user's id, to the number of the colour
 function faceOf(user) {
   if (!faces.has(user)) {
     const taken = new Set(faces.values());
-    let face = [...user].reduce((sum, character) => sum * 31 + character.codePointAt(), 7) % FACES;
+    let face = [...user].reduce((sum, letter) => (sum * 31 + letter.codePointAt()) % 9973, 7) % FACES;
     while (taken.has(face) && taken.size < FACES) face = (face + 1) % FACES;
     faces.set(user, face);
   }
@@ -70,9 +70,14 @@ function keep(changes) {
   sessionStorage.setItem(key, JSON.stringify(kept));
 }
 
+function writeDraft(draft) {
+  byId("text").value = draft;
+  keep({ draft });
+}
+
 function bringBack() {
   for (const message of kept.messages) showMessage(message);
-  byId("text").value = kept.draft;
+  writeDraft(kept.draft);
   byId("text").addEventListener("input", () => keep({ draft: byId("text").value }));
   byId("sign-out").addEventListener("submit", () => sessionStorage.clear());
 }
@@ -122,16 +127,15 @@ function listenToWriting() {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const text = form.text.value;
-    form.text.value = "";
+    writeDraft("");
     lastTyped = 0;
     try {
       receive(await post(form.action, { text }));
       tell();
     } catch (error) {
       if (!isOver()) tell(error.message);
-      form.text.value = [text, form.text.value].filter(Boolean).join(" ");
+      writeDraft([text, form.text.value].filter(Boolean).join(" "));
     }
-    keep({ draft: form.text.value });
   });
   form.text.addEventListener("input", tellThatIType);
 }
