@@ -297,7 +297,7 @@ class Pusher:
         .. versionadded:: 4.0
         """
         # A test's own object in the client's place may take no more than it is given.
-        given = {"socket_id": socket_id, "info": info}
+        given: dict[str, Any] = {"socket_id": socket_id, "info": info}
         options = {name: value for name, value in given.items() if value is not None}
         return self.client.trigger(channels, event_name, data, **options)
 

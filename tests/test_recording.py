@@ -148,7 +148,9 @@ def test_what_is_asked_with_an_event_is_answered(
                 "none": {"subscription_count": 0},
             }
         }
-        batch = [{"channel": name, "name": "flash", "data": {}} for name in ("news", "none")]
+        batch: list[dict[str, Any]] = [
+            {"channel": name, "name": "flash", "data": {}} for name in ("news", "none")
+        ]
         assert client.trigger_batch([{**batch[0], "info": "subscription_count"}, batch[1]]) == {
             "batch": [{"subscription_count": 3}, {}]
         }

@@ -138,7 +138,7 @@ def test_a_macro_that_is_imported_without_context_knows_them(
     app: Flask, pusher: Pusher, how: str
 ) -> None:
     macro = "{% macro head() %}{{ PUSHER_KEY }} {{ pusher_options()|tojson }}{% endmacro %}"
-    app.jinja_loader = DictLoader({"macros.html": macro})  # type: ignore[assignment]
+    app.jinja_loader = DictLoader({"macros.html": macro})
     pages = {
         "import": "{% import 'macros.html' as macros %}{{ macros.head() }}",
         "from": "{% from 'macros.html' import head %}{{ head() }}",
