@@ -188,10 +188,8 @@ def _url(endpoint: str) -> str:
     """The URL of a route, whose beginning an application knows if ``SERVER_NAME`` is set."""
     with current_app.test_request_context():
         path = url_for(endpoint)
-    if path.startswith("/"):
-        server = current_app.config["SERVER_NAME"] or "YOUR-SITE"
-        return f"{current_app.config['PREFERRED_URL_SCHEME']}://{server}{path}"
-    return path
+    server = current_app.config["SERVER_NAME"] or "YOUR-SITE"
+    return f"{current_app.config['PREFERRED_URL_SCHEME']}://{server}{path}"
 
 
 # -- The others -----------------------------------------------------------------------------------

@@ -670,6 +670,12 @@ def test_no_log_tells_a_signature(
     assert "auth_signature" not in caplog.text
 
 
+def test_a_log_of_another_form_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("urllib3.connectionpool").debug("at %(host)s", {"host": "here"})
+    assert caplog.messages == ["at here"]
+
+
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_page_that_repeats_the_url_tells_no_signature(
     client_of: ClientOf, api: Any, backend: Any, status: int
