@@ -94,6 +94,8 @@ class Authorisation:
             self._refuse(f"no @pusher.auth handler is for the channel {channel!r}")
         handler, variables = found
         consent = self._call(handler, channel, socket_id, **variables)
+        if consent is True:
+            return
         if isinstance(consent, (Iterator, Future)):
             raise TypeError(
                 f"{name_of(handler)}() returned a {type(consent).__name__}, which is true whatever"
@@ -270,9 +272,7 @@ def _json_object() -> dict[str, Any] | None:
 
 def _posted_fields() -> Mapping[str, Any]:
     """The form of pusher-js, or the JSON object of axios, Laravel Echo and mobile clients."""
-    if request.mimetype in _FORMS:
-        return request.form
-    fields = _json_object()
+    fields = request.form or _json_object()
     if fields is None:
         abort(
             400,
@@ -302,6 +302,6 @@ def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
             abort(413, f"At most {most} channels in one request.")
     if not names or not names[0]:
         abort(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
-    if not all(isinstance(name, str) for name in names):
+    if set(map(type, names)) != {str}:
         abort(400, "Each channel_name should be text.")
     return dict.fromkeys(names)

@@ -267,7 +267,8 @@ class Client(_Official):
         """
         if rules.is_encrypted(channel) and not self.can_encrypt:
             self._pusher_client.expect_master_key(channel)
-        expect_socket_id(socket_id)
+        if not rules.is_socket_id(socket_id):
+            expect_socket_id(socket_id)
         if custom_data is None:
             answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
         else:
