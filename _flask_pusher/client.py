@@ -265,10 +265,13 @@ class Client(_Official):
         :raises ValueError: for a channel or socket id of another form, data that is not JSON, or
             an encrypted channel where no master key is set.
         """
-        if rules.is_encrypted(channel) and not self.can_encrypt:
-            self._pusher_client.expect_master_key(channel)
+        # Asked first, because a batch asks it for each of its channels.
+        if not rules.is_channel_name(channel):
+            _channel(channel)
         if not rules.is_socket_id(socket_id):
             expect_socket_id(socket_id)
+        if rules.is_encrypted(channel) and not self.can_encrypt:
+            self._pusher_client.expect_master_key(channel)
         if custom_data is None:
             answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
         else:

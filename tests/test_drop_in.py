@@ -281,8 +281,10 @@ class Fake:
     def __init__(self) -> None:
         self.events: list[Any] = []
 
-    def trigger(self, *arguments: Any) -> None:
-        self.events.append(arguments)
+    def trigger(
+        self, channels: Any, event_name: str, data: Any, socket_id: str | None = None
+    ) -> None:
+        self.events.append((channels, event_name, data, socket_id))
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the fake was asked for {name}")
@@ -330,5 +332,5 @@ def test_a_fake_in_the_clients_place_is_asked_only_what_the_application_asks(
     with bare_app.app_context():
         assert extension._sign("a") == sign(b"a")
         assert extension.sign_webhook("{}")["X-Pusher-Signature"] == sign(b"{}")
-        assert fake.events == [("a", "e", {}), ("b", "e", {}, "1.2")]
+        assert fake.events == [("a", "e", {}, None), ("b", "e", {}, "1.2")]
         assert extension.client is fake
