@@ -15,8 +15,8 @@ import contextlib
 import math
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union, final
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, final
 
 from _flask_pusher import rules
 
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
     from .server import Server
     from .state import Happening
+    from .webhooks import Webhooks
 
-__all__ = ["Channel", "Connection", "LocalServer", "local_server", "serve"]
+__all__ = ["ChannelView", "ConnectionView", "LocalServer", "local_server", "serve"]
 
-Webhooks = Union[None, bool, str, Sequence[Union[str, Mapping[str, Any]]]]
 _T = TypeVar("_T")
+_addresses = threading.Lock()  # while it is decided where an application's client points
 
 BACKLOG = 1024  # connections not accepted yet
 
 
-class Channel(NamedTuple):
+class ChannelView(NamedTuple):
     """A channel that somebody is subscribed to, as it was when a test asked."""
 
     #: The socket ids of its subscribers.
@@ -46,7 +47,7 @@ class Channel(NamedTuple):
     members: dict[str, Any]
 
 
-class Connection(NamedTuple):
+class ConnectionView(NamedTuple):
     """A connection, as it was when a test asked."""
 
     #: The id of the user who has signed in, if one has.
@@ -196,10 +197,11 @@ class LocalServer:
             tls,
         )
         self._address = (self.host, self.port, tls is not None)
-        self._address_before = client.address
-        client.address = self._address
-        self._running = app.extensions.setdefault("pusher_local", [])
-        self._running.append(self)
+        with _addresses:
+            self._address_before = client.address
+            client.address = self._address
+            self._running: list[LocalServer] = app.extensions.setdefault("pusher_local", [])
+            self._running.append(self)
 
     @property
     def url(self) -> str:
@@ -268,26 +270,26 @@ class LocalServer:
     # For tests
 
     @property
-    def channels(self) -> dict[str, Channel]:
+    def channels(self) -> dict[str, ChannelView]:
         """The channels that somebody is subscribed to, by name."""
         return self._ask(self._channels())
 
-    async def _channels(self) -> dict[str, Channel]:
+    async def _channels(self) -> dict[str, ChannelView]:
         return {
-            name: Channel(
+            name: ChannelView(
                 tuple(peer.socket_id for peer in channel.subscribers), dict(channel.members)
             )
             for name, channel in self._server.state.channels.items()
         }
 
     @property
-    def connections(self) -> dict[str, Connection]:
+    def connections(self) -> dict[str, ConnectionView]:
         """The connections, by socket id."""
         return self._ask(self._connections())
 
-    async def _connections(self) -> dict[str, Connection]:
+    async def _connections(self) -> dict[str, ConnectionView]:
         return {
-            socket_id: Connection(peer.user and peer.user.user_id, tuple(peer.channels))
+            socket_id: ConnectionView(peer.user and peer.user.user_id, tuple(peer.channels))
             for socket_id, peer in self._server.state.peers.items()
         }
 
@@ -369,9 +371,6 @@ class LocalServer:
         urls = ", ".join(self._destinations)
         yield f"It posts webhooks {'to ' + urls if urls else 'nowhere, having no URL for them'}."
         yield f"What happens is shown at {self.url}/ too. Press Ctrl-C to stop."
-
-
-_addresses = threading.Lock()
 
 
 async def _other_callbacks() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from _flask_pusher.local import Channel, Connection, LocalServer, local_server
+from _flask_pusher.local import ChannelView, ConnectionView, LocalServer, local_server
 from flask_pusher import Client
 
 from .peers import Connect
@@ -60,14 +60,14 @@ def test_what_there_is_can_be_asked_for(server: LocalServer, connect: Connect) -
     ben.subscribe("presence-room", {"user_id": "ben"})
     ben.subscribe("news")
     assert server.channels == {
-        "presence-room": Channel(
+        "presence-room": ChannelView(
             (ana.socket_id, ben.socket_id), {"ana": {"name": "Ana"}, "ben": None}
         ),
-        "news": Channel((ben.socket_id,), {}),
+        "news": ChannelView((ben.socket_id,), {}),
     }
     assert server.connections == {
-        ana.socket_id: Connection("ana", ("presence-room",)),
-        ben.socket_id: Connection(None, ("presence-room", "news")),
+        ana.socket_id: ConnectionView("ana", ("presence-room",)),
+        ben.socket_id: ConnectionView(None, ("presence-room", "news")),
     }
 
 
