@@ -66,7 +66,7 @@ def test_without_a_handler_nobody_joins(
 
 
 def test_a_member_of_a_presence_channel_is_its_socket_unless_told_otherwise(
-    pusher: Pusher, open_page: OpenPage, new_name: NewName
+    server: str, pusher: Pusher, open_page: OpenPage, new_name: NewName
 ) -> None:
     pusher.auth(lambda channel_name, socket_id: True)
     room = new_name("presence-room")
@@ -74,7 +74,8 @@ def test_a_member_of_a_presence_channel_is_its_socket_unless_told_otherwise(
     page.subscribe(room)
 
     members = page.event(room, "pusher:subscription_succeeded")
-    assert members["me"] == {"id": page.socket_id, "info": {}}
+    # soketi leaves a member without info out of what pusher-js looks for itself in.
+    assert members["me"] == (None if server == "soketi" else {"id": page.socket_id, "info": None})
     assert members["count"] == 1
 
 
