@@ -31,7 +31,8 @@ pusher = Pusher(app)
 
 celery = Celery(__name__, broker=os.environ.get("REDIS_URL", "redis://127.0.0.1:6379"))
 celery.conf.update(
-    # A task leaves the queue when it is done, not when it begins, and so outlives its worker.
+    # A task leaves the queue when it is done, not when it begins, and so outlives its worker: all
+    # but one that is killed in the instant in which it takes the task out of Redis.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     # Without Redis, requests do not wait for it: the publisher takes their events.
