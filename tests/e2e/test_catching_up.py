@@ -54,8 +54,11 @@ def cable() -> Iterator[Cable]:
 
 @pytest.fixture
 def app(make_app: Callable[..., Flask], recipe: ModuleType, cable: Cable, serve: Serve) -> Flask:
-    """The recipe's application. Its pages reach the Channels server by the cable."""
-    app = make_app(PUSHER_CLIENT_OPTIONS={"wsPort": cable.port})
+    """The recipe's application. Its pages reach the Channels server by the cable.
+
+    A change has been published when the request is over, so that a test knows who missed it.
+    """
+    app = make_app(PUSHER_CLIENT_OPTIONS={"wsPort": cable.port}, PUSHER_PUBLISHER="request")
     app.register_blueprint(recipe.shop)
     recipe.pusher.init_app(app)
     serve(app)
