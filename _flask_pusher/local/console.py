@@ -29,9 +29,14 @@ def printable(text: str, length: int = 300) -> str:
     )
 
 
+def _text_of(happening: Happening) -> str:
+    text = happening.text
+    return printable(text if happening.event is None else f"{text}: {happening.data}")
+
+
 def log(happening: Happening) -> None:
     level = logging.WARNING if happening.kind in WARNINGS else logging.INFO
-    text = printable(happening.text)
+    text = _text_of(happening)
     logger.log(level, "%s: %s", happening.kind, text, exc_info=happening.error)
 
 
@@ -50,7 +55,7 @@ class Console:
 
     def show(self, happening: Happening) -> None:
         now = time.strftime("%H:%M:%S")
-        self.print(f"{now} {happening.kind:<11} {printable(happening.text)}")
+        self.print(f"{now} {happening.kind:<11} {_text_of(happening)}")
 
     def print(self, line: str) -> None:
         try:

@@ -20,6 +20,7 @@ const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 let state = { counts: { connections: 0, channels: 0 }, connections: [], channels: [] };
 let log = []; // what happened, the oldest first
 let waiting = []; // what happened while the list is paused
+let lastNumber = 0; // of what happened
 let selected = null; // {kind: "channel" or "connection", name}
 const lastEvents = new Map(); // the name of each channel's last event
 const gone = new Map(); // the text of each connection's end, the latest last
@@ -196,11 +197,8 @@ function makeEntry(one) {
   return item;
 }
 
-/** The line without an event's data, which has a place of its own. */
 function summaryOf(one) {
-  if (one.kind !== "event") return one.text;
-  const from = one.socket_id === null ? "" : `, from ${one.socket_id}`;
-  return one.text.slice(0, one.text.length - one.data.length - 2) + from;
+  return one.kind === "event" && one.socket_id !== null ? `${one.text}, from ${one.socket_id}` : one.text;
 }
 
 function formatted(one) {
@@ -229,7 +227,19 @@ function showNews(happened) {
   byId("nothing").hidden = list.children.length > 0;
 }
 
+/** Say it where so much happened that the server has not kept all of it for this page. */
+function tellMissed(happened) {
+  const first = happened[0];
+  const missed = first.number - lastNumber - 1;
+  if (lastNumber && missed > 0) {
+    const text = `${plural(missed, "thing")} more, too fast to be shown`;
+    happened.unshift({ ...first, kind: "missed", wrong: true, text, socket_id: null, channel: null, data: null });
+  }
+  lastNumber = happened.at(-1).number;
+}
+
 function happen(happened) {
+  if (happened.length) tellMissed(happened);
   remember(happened);
   if (isPaused()) {
     waiting.push(...happened);
@@ -327,6 +337,7 @@ const on = (name, handle) =>
 on("about", about => {
   byId("about").textContent = `app ${about.app_id}, key ${about.key}`;
   log = []; // a stream that begins again tells all again
+  lastNumber = 0;
   gone.clear();
   byId("log").replaceChildren();
   showStatus("live", "Live");

@@ -27,6 +27,7 @@ from .state import WARNINGS, Credentials, Happening, State
 INTERVAL = 0.25  # seconds between updates
 ROWS = 200  # shown of each kind
 RECENT = 500  # happenings that are kept for pages opened later
+LENGTH = 20_000  # characters shown of one
 
 FILES = {
     "/": ("page.html", "text/html"),
@@ -74,11 +75,11 @@ class Page:
                 "at": time.time(),
                 "kind": happening.kind,
                 "wrong": happening.kind in WARNINGS,
-                "text": happening.text,
+                "text": happening.text[:LENGTH],
                 "socket_id": happening.socket_id,
                 "channel": happening.channel,
                 "event": happening.event,
-                "data": happening.data,
+                "data": happening.data and happening.data[:LENGTH],
             }
         )
 

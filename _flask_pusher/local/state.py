@@ -31,7 +31,10 @@ class Clock(Protocol):
 
 
 class Happening(NamedTuple):
-    """Something that a developer wants to see."""
+    """Something that a developer wants to see.
+
+    ``data`` is what belongs to it and is long: an event's data, or a webhook's events.
+    """
 
     kind: str
     text: str
@@ -348,7 +351,7 @@ class State:
         if channel is not None:
             _send(channel, frame, sparing)
         count = 0 if channel is None else len(channel.subscribers)
-        text = f"{event} to {name} ({count} subscriber{'' if count == 1 else 's'}): {data}"
+        text = f"{event} to {name} ({count} subscriber{'' if count == 1 else 's'})"
         self.note("event", text, peer, channel=name, event=event, data=data)
 
     # Cache channels

@@ -15,6 +15,7 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
+from _flask_pusher.local import page as page_room
 from flask_pusher import Client, LocalServer, Pusher, local_server
 
 from . import WAIT_SECONDS
@@ -284,6 +285,23 @@ def test_hundreds_of_events_a_second_are_shown_and_do_not_fill_the_page(
     assert log(page).count() <= 300
     page.locator(".filters").get_by_label("Channel").fill("other")
     expect(log(page)).to_have_count(0)
+
+
+def test_what_came_too_fast_for_the_page_is_counted(
+    app: Flask, client: Client, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_room, "RECENT", 4)
+    page = chromium.new_context().new_page()
+    with local_server(app) as server:
+        page.goto(server.url)
+        client.trigger("news", "before", {})
+        expect(log(page)).to_have_count(1)
+        batch = [{"channel": "news", "name": f"e{number}", "data": {}} for number in range(10)]
+        client.trigger_batch(batch)
+        expect(log(page).first).to_contain_text("e9 to news")
+        expect(log(page).nth(4)).to_contain_text("6 things more, too fast to be shown")
+        expect(log(page)).to_have_count(6)
+    page.context.close()
 
 
 def test_a_server_that_comes_back_is_shown_again(

@@ -51,6 +51,16 @@ def test_what_went_wrong_is_logged_as_a_warning(
     assert record.exc_info[1] is error
 
 
+def test_an_event_is_told_with_its_data(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    log(Happening("event", "e to news", channel="news", event="e", data='{"n": 1}'))
+    log(Happening("webhook", "channel_occupied news", channel="news", data="[]"))
+    assert [record.getMessage() for record in caplog.records] == [
+        'event: e to news: {"n": 1}',
+        "webhook: channel_occupied news",
+    ]
+
+
 def test_a_happening_is_a_line_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console()
     console.show(Happening("subscribe", "1.1 to news"))
