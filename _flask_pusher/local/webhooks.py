@@ -55,7 +55,7 @@ def parse_webhooks(webhooks: Webhooks, app: Flask) -> list[Destination]:
         return []
     if webhooks is True:
         return [Destination(_route(app), app=app)]
-    if isinstance(webhooks, (str, Mapping)):
+    if isinstance(webhooks, str):
         webhooks = [webhooks]
     if not isinstance(webhooks, (list, tuple, set, frozenset)):
         raise TypeError(f"webhooks: {webhooks!r} is not True, a URL, nor a list of them")

@@ -517,6 +517,7 @@ def test_webhooks_that_cannot_be_posted_are_an_error_at_once(
     ("webhooks", "words"),
     [
         (7, "7 is not True, a URL, nor a list of them"),
+        ({"url": "http://x/"}, "'http://x/'} is not True, a URL, nor a list of them"),
         ([{"url": "http://x/", "event_types": "channel_occupied"}], "not 'channel_occupied'"),
         ([{"url": "http://x/", "event_types": None}], "a list of events' names, not None"),
     ],
