@@ -1,26 +1,16 @@
-"""What the tests share: an application with the extension, a browser, and an API to publish to.
-
-And a way to run the servers of Debian's packages, such as a database.
-"""
+"""What the tests share: an application with the extension, a browser, and an API to publish to."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
-import os
-import shutil
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from glob import glob
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -195,57 +185,3 @@ def api(app: Flask) -> Iterator[Api]:
     api.server.shutdown()
     api.server.server_close()
     thread.join()
-
-
-STOP_WITH_TESTS = '"$@" & cat >/dev/null; kill -INT $!; wait'
-"""Runs a program until the standard input ends, which it does however the tests end."""
-STOP_SECONDS = 30
-
-
-class Programs:
-    """Programs that are not Python's, of Debian's packages."""
-
-    def find(self, name: str, package: str) -> str:
-        """The newest program of the name, which is in the package."""
-        versions = sorted(glob(f"/usr/lib/{package}/*/bin/{name}"))
-        path = shutil.which(name) or "".join(versions[-1:])
-        if not path:
-            self.miss(f"There is no {name}: apt-get install {package}")
-        return path
-
-    def miss(self, reason: str) -> NoReturn:
-        if os.environ.get("FLASK_PUSHER_NO_SKIP") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-    @contextmanager
-    def running(self, *command: str, cwd: Path, user: str | None = None) -> Iterator[None]:
-        """Run one, whose output goes to a file ``log``."""
-        with (cwd / "log").open("ab") as log:
-            program = subprocess.Popen(
-                ["sh", "-c", STOP_WITH_TESTS, "sh", *command],
-                cwd=cwd,
-                user=user,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            yield
-        finally:
-            program.communicate(timeout=STOP_SECONDS)
-
-
-@pytest.fixture(scope="session")
-def programs() -> Programs:
-    return Programs()
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    def free_port() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port: int = listener.getsockname()[1]
-            return port
-
-    return free_port

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import pytest
 from flask import Flask
@@ -56,12 +57,11 @@ from sqlalchemy.pool import NullPool
 from _flask_pusher.transactions import _begun_here
 from flask_pusher import Pusher
 
-if TYPE_CHECKING:
-    from .conftest import Programs
-
 MakeApp = Callable[..., Flask]
 NewUrl = Callable[[], URL]
-START_SECONDS = 60
+START_SECONDS, STOP_SECONDS = 60, 30
+STOP_WITH_TESTS = '"$@" & cat >/dev/null; kill -INT $!; wait'
+"""Runs a program until the standard input ends."""
 ENGINE_OPTIONS: dict[str, Any] = {"poolclass": NullPool}  # every connection starts anew
 
 
@@ -85,43 +85,48 @@ class Parcel(Base):
     )
 
 
-@pytest.fixture(scope="session")
-def new_postgresql_url(programs: Programs, free_port: Callable[[], int]) -> Iterator[NewUrl]:
-    """Makes an empty schema in a PostgreSQL, which is as good as a database and much faster."""
-    initdb, postgres = (programs.find(name, "postgresql") for name in ("initdb", "postgres"))
-    if find_spec("psycopg") is None:
-        programs.miss("There is no psycopg: pip install 'psycopg[binary]'")
-    with tempfile.TemporaryDirectory() as name:
-        folder, user = Path(name), None
-        if os.getuid() == 0:  # for whom it does not run
-            user = "nobody"
-            shutil.chown(folder, user)
-        options = ["--username=postgres", "--no-sync", "--locale=C", "--encoding=UTF8"]
-        subprocess.run(
-            [initdb, "-D", "data", *options],
+def unavailable(reason: str) -> NoReturn:
+    if os.environ.get("FLASK_PUSHER_NO_SKIP") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def postgresql(programs: Path, folder: Path) -> Iterator[URL]:
+    """Run a PostgreSQL that asks for no password, and that ends however the tests end."""
+    user = None
+    if os.getuid() == 0:  # for whom it does not run
+        user = "nobody"
+        shutil.chown(folder, user)
+    options = ["--username=postgres", "--no-sync", "--locale=C", "--encoding=UTF8"]
+    subprocess.run(
+        [programs / "initdb", "-D", "data", *options],
+        cwd=folder,
+        user=user,
+        check=True,
+        capture_output=True,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    server = [str(programs / "postgres"), "-D", "data", "-k", str(folder), "-h", "127.0.0.1"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", STOP_WITH_TESTS, "sh", *server, "-p", str(port), "-c", "fsync=off"],
             cwd=folder,
             user=user,
-            check=True,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
-        port = free_port()
-        options = ["-k", name, "-h", "127.0.0.1", "-p", str(port), "-c", "fsync=off"]
-        with programs.running(postgres, "-D", "data", *options, cwd=folder, user=user):
-            url = make_url(f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres")
-            engine = create_engine(url, isolation_level="AUTOCOMMIT", **ENGINE_OPTIONS)
-            deadline = time.monotonic() + START_SECONDS
-            while not answers(engine):
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.05)
-            numbers = count()
-
-            def new_url() -> URL:
-                schema = f"schema_{next(numbers)}"
-                with engine.connect() as connection:
-                    connection.execute(text(f"CREATE SCHEMA {schema}"))
-                return url.set(query={"options": f"-csearch_path={schema}"})
-
-            yield new_url
+    try:
+        url = make_url(f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres")
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(create_engine(url, **ENGINE_OPTIONS)):
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield url
+    finally:
+        process.communicate(timeout=STOP_SECONDS)
 
 
 def answers(engine: Engine) -> bool:
@@ -130,14 +135,35 @@ def answers(engine: Engine) -> bool:
     return False
 
 
+@pytest.fixture(scope="session")
+def new_schema() -> Iterator[NewUrl]:
+    """Makes an empty schema in a PostgreSQL, which is as good as a database and much faster."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not programs:
+        unavailable("There is no PostgreSQL: apt-get install postgresql")
+    if find_spec("psycopg") is None:
+        unavailable("There is no psycopg: pip install 'psycopg[binary]'")
+    with tempfile.TemporaryDirectory() as name, postgresql(programs[-1].parent, Path(name)) as url:
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", **ENGINE_OPTIONS)
+        numbers = count()
+
+        def new_schema() -> URL:
+            schema = f"schema_{next(numbers)}"
+            with engine.connect() as connection:
+                connection.execute(text(f"CREATE SCHEMA {schema}"))
+            return url.set(query={"options": f"-csearch_path={schema}"})
+
+        yield new_schema
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
     """Makes an empty database."""
     if request.param == "sqlite":
         numbers = count()
         return lambda: make_url(f"sqlite:///{tmp_path}/{next(numbers)}.db")
-    new_postgresql_url: NewUrl = request.getfixturevalue("new_postgresql_url")
-    return new_postgresql_url
+    new_schema: NewUrl = request.getfixturevalue("new_schema")
+    return new_schema
 
 
 def prepare(engine: Engine) -> None:

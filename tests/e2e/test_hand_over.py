@@ -21,13 +21,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-import redis
+from redis import Redis as Client
 
-if TYPE_CHECKING:
-    from tests.conftest import Programs
+from .servers import Redis, free_port
+from .tools import find_redis
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 WAIT_SECONDS = 60
@@ -148,12 +148,13 @@ def _children(pid: int) -> list[int]:
 class Relay:
     """Stands between a client and Redis; counts the round trips, and can hold back what Redis says."""
 
-    def __init__(self, port: int, redis_port: int) -> None:
+    def __init__(self, redis_port: int) -> None:
         self.round_trips = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
         self._redis_port = redis_port
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -193,35 +194,30 @@ class Relay:
 class Deployment:
     """A recipe: a web server, workers, Redis and the service, each to be started and killed."""
 
-    def __init__(
-        self, recipe: str, folder: Path, programs: Programs, free_port: Callable[[], int]
-    ) -> None:
+    def __init__(self, recipe: str, folder: Path, redis: Redis) -> None:
         self.recipe = recipe
+        self.service = Service(free_port())
         self._folder = folder
         self._web_port = free_port()
-        self.redis_port = self.broker_port = free_port()
-        self.service = Service(free_port())
-        self.redis: Any = redis.Redis(port=self.redis_port)
-        self._redis_server = programs.find("redis-server", "redis-server")
         self._cleanup = ExitStack()
-        self._cleanup.callback(self.redis.close)
         self._cleanup.callback(self.service.stop)
+        self.use(redis)
+        self.redis.flushall()
 
     def close(self) -> None:
         self._cleanup.close()
 
-    def start_redis(self) -> Process:
-        process = self._start(
-            [self._redis_server, "--port", str(self.redis_port), "--save", ""], "redis"
-        )
-        wait_for(lambda: is_listening(self.redis_port), "Redis")
-        return process
+    def use(self, redis: Redis) -> None:
+        """Have what starts from now on speak to this Redis."""
+        self.broker_port = redis.port
+        self.redis: Any = Client(port=redis.port)
+        self._cleanup.callback(self.redis.close)
 
-    def relay(self, port: int) -> Relay:
+    def relay(self) -> Relay:
         """Have what starts from now on speak to Redis through a relay."""
-        relay = Relay(port, self.redis_port)
+        relay = Relay(self.broker_port)
         self._cleanup.callback(relay.close)
-        self.broker_port = port
+        self.broker_port = relay.port
         return relay
 
     def start_web(self, module: str | None = None) -> Process:
@@ -308,12 +304,9 @@ class Deployment:
 
 @pytest.fixture(params=["celery_app", "rq_app"])
 def deployment(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    programs: Programs,
-    free_port: Callable[[], int],
+    request: pytest.FixtureRequest, tmp_path: Path, redis: Redis
 ) -> Iterator[Deployment]:
-    deployment = Deployment(request.param, tmp_path, programs, free_port)
+    deployment = Deployment(request.param, tmp_path, redis)
     yield deployment
     deployment.close()
     for log in tmp_path.glob("*.log"):
@@ -324,7 +317,6 @@ SHIPPED = ("shipped", {"order": 7})
 
 
 def test_an_event_outlives_all_but_the_broker(deployment: Deployment) -> None:
-    deployment.start_redis()
     web = deployment.start_web()
     assert deployment.post() == 200
     web.kill()
@@ -338,7 +330,6 @@ def test_an_event_outlives_all_but_the_broker(deployment: Deployment) -> None:
 
 
 def test_a_worker_tries_again_with_growing_pauses(deployment: Deployment) -> None:
-    deployment.start_redis()
     deployment.start_web()
     deployment.start_worker()
     deployment.service.start()
@@ -357,7 +348,6 @@ def test_a_worker_tries_again_with_growing_pauses(deployment: Deployment) -> Non
 def test_a_worker_killed_in_the_midst_delivers_at_least_once(
     deployment: Deployment, who: str
 ) -> None:
-    deployment.start_redis()
     deployment.start_web()
     deployment.service.start()
     deployment.service.may_answer.clear()
@@ -376,15 +366,19 @@ def test_a_worker_killed_in_the_midst_delivers_at_least_once(
 
 
 @pytest.mark.parametrize("was_up", [True, False])
-def test_without_the_broker_the_publisher_takes_over(deployment: Deployment, was_up: bool) -> None:
+def test_without_the_broker_the_publisher_takes_over(
+    deployment: Deployment, tmp_path: Path, was_up: bool
+) -> None:
     deployment.service.start()
+    mortal = Redis(find_redis(), tmp_path)
+    deployment.use(mortal)
     if was_up:
-        broker = deployment.start_redis()
         deployment.start_web()
         deployment.post()
         assert len(deployment.waiting) == 1
-        broker.kill()
+        mortal.stop()
     else:
+        mortal.stop()
         deployment.start_web()
     assert deployment.service.events == []
     assert deployment.post() == 200
@@ -395,7 +389,6 @@ def test_without_the_broker_the_publisher_takes_over(deployment: Deployment, was
 
 def test_what_waits_is_json_and_encrypted_where_the_channel_is(deployment: Deployment) -> None:
     deployment.write("with_secrets", WITH_SECRETS.format(recipe=deployment.recipe))
-    deployment.start_redis()
     deployment.start_web("with_secrets")
     deployment.post()
     deployment.post("/secret")
@@ -413,11 +406,8 @@ def test_what_waits_is_json_and_encrypted_where_the_channel_is(deployment: Deplo
     assert ("shipped", data["private-encrypted-orders"]) in deployment.service.events
 
 
-def test_the_response_leaves_when_the_broker_has_the_event(
-    deployment: Deployment, free_port: Callable[[], int]
-) -> None:
-    deployment.start_redis()
-    relay = deployment.relay(free_port())
+def test_the_response_leaves_when_the_broker_has_the_event(deployment: Deployment) -> None:
+    relay = deployment.relay()
     deployment.start_web()
     deployment.post()
     relay.may_answer.clear()
@@ -429,11 +419,8 @@ def test_the_response_leaves_when_the_broker_has_the_event(
         assert answer.result() == 200
 
 
-def test_a_response_costs_one_round_trip_to_the_broker(
-    deployment: Deployment, free_port: Callable[[], int]
-) -> None:
-    deployment.start_redis()
-    relay = deployment.relay(free_port())
+def test_a_response_costs_one_round_trip_to_the_broker(deployment: Deployment) -> None:
+    relay = deployment.relay()
     deployment.start_web()
     deployment.post()  # connects, and asks Redis who it is
     before = relay.round_trips
