@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from flask import Flask
+from flask import Flask, Response, stream_with_context
 from flask_sqlalchemy import SQLAlchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -774,6 +774,40 @@ def test_the_service_gets_what_was_committed_and_nothing_else(
     assert [name for _, name, _ in api.events] == shop.orders == ["a", "c"]
 
 
+def test_a_task_queue_gets_what_was_committed_and_nothing_else(shop: Shop) -> None:
+    names: list[str] = []
+
+    @shop.pusher.hand_over
+    def enqueue(calls: list[dict[str, Any]]) -> None:
+        names.extend(call["name"] for call in calls)
+
+    @shop.app.post("/order")
+    def order() -> str:
+        shop.place("a")
+        shop.session.commit()
+        shop.place("b")
+        return ""
+
+    shop.app.test_client().post("/order")
+    assert names == shop.orders == ["a"]
+
+
+def test_a_stream_publishes_what_it_committed(shop: Shop) -> None:
+    @shop.app.post("/orders")
+    def order() -> Response:
+        def place() -> Iterator[str]:
+            for name, end in [("a", "commit"), ("b", "rollback"), ("c", "commit"), ("d", "flush")]:
+                shop.place(name)
+                getattr(shop.session, end)()
+                yield name
+
+        return Response(stream_with_context(place()))
+
+    with shop.pusher.record_events() as events:
+        assert shop.app.test_client().post("/orders").text == "abcd"
+    assert [event.name for event in events] == shop.orders == ["a", "c"]
+
+
 class TestOutsideOfRequests:
     @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
     def test_a_command_publishes_what_it_committed(self, shop: Shop, end: str) -> None:
@@ -1144,7 +1178,7 @@ def test_a_thread_that_goes_on_keeps_nothing_of_its_transactions(shop: Shop) -> 
 def test_nobody_imports_sqlalchemy_who_does_not_follow() -> None:
     program = """
 import sys
-from flask import Flask
+from flask import Flask, Response, stream_with_context
 from flask_pusher import Pusher
 
 app = Flask("an_app")
