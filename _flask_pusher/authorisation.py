@@ -83,19 +83,18 @@ class Authorisation:
             abort(404, "Only private and presence channels are authorised.")
         if rules.is_encrypted(channel) and not self.client.can_encrypt:
             abort(404, f"Encrypted channels need {MASTER_KEY}.")
-        self._expect_consent(channel, socket_id)
-        if not rules.is_presence(channel):
-            return self.client.authenticate(channel, socket_id)
-        return self.client.authenticate(channel, socket_id, self._channel_data(channel, socket_id))
-
-    def _expect_consent(self, channel: str, socket_id: str) -> None:
         found = self.auth_handlers.find(channel)
         if found is None:
             self._refuse(f"no @pusher.auth handler is for the channel {channel!r}")
         handler, variables = found
         consent = self._call(handler, channel, socket_id, **variables)
-        if consent is True:
-            return
+        if consent is not True:
+            self._expect_consent(consent, handler)
+        if not rules.is_presence(channel):
+            return self.client.authenticate(channel, socket_id)
+        return self.client.authenticate(channel, socket_id, self._channel_data(channel, socket_id))
+
+    def _expect_consent(self, consent: Any, handler: Handler) -> None:
         if isinstance(consent, (Iterator, Future)):
             raise TypeError(
                 f"{name_of(handler)}() returned a {type(consent).__name__}, which is true whatever"

@@ -265,17 +265,16 @@ class Client(_Official):
         :raises ValueError: for a channel or socket id of another form, data that is not JSON, or
             an encrypted channel where no master key is set.
         """
-        # Asked first, because a batch asks it for each of its channels.
-        if not rules.is_channel_name(channel):
-            _channel(channel)
         if not rules.is_socket_id(socket_id):
             expect_socket_id(socket_id)
-        if rules.is_encrypted(channel) and not self.can_encrypt:
-            self._pusher_client.expect_master_key(channel)
-        if custom_data is None:
-            answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
-        else:
-            answer = super().authenticate(channel, socket_id, custom_data)  # type: ignore[misc]
+        data = () if custom_data is None else (custom_data,)
+        try:
+            answer: dict[str, Any] = super().authenticate(channel, socket_id, *data)  # type: ignore[misc]
+        except (TypeError, ValueError):  # what is wrong is said better here
+            if rules.is_encrypted(_channel(channel)):
+                self._pusher_client.expect_master_key(channel)
+            raise
+        if data:
             refuse_nan(answer.get("channel_data", ""))
         if isinstance(answer.get("shared_secret"), bytes):
             answer["shared_secret"] = answer["shared_secret"].decode()

@@ -60,7 +60,7 @@ WEBHOOK_GROUPS = {
 WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
 
 _is_app_id = re.compile(APP_ID).fullmatch
-_is_name = re.compile(r"[A-Za-z0-9_\-=@,.;]+").fullmatch
+_is_name = re.compile(rf"[A-Za-z0-9_\-=@,.;]{{1,{NAME_LENGTH}}}").fullmatch
 _is_socket_id = re.compile(
     rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}\.[0-9]{{1,{SOCKET_ID_DIGITS}}}"
 ).fullmatch
@@ -72,7 +72,7 @@ def is_app_id(value: Any) -> bool:
 
 def is_channel_name(value: Any) -> bool:
     """Whether a page may subscribe to a channel of this name."""
-    return isinstance(value, str) and len(value) <= NAME_LENGTH and bool(_is_name(value))
+    return isinstance(value, str) and _is_name(value) is not None
 
 
 def is_user_id(value: Any) -> bool:
