@@ -1,0 +1,206 @@
+"""Deferred events inside ``record_events()``: when they are in the list, and that none leaves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask, Response, send_file, stream_with_context
+from flask.testing import FlaskClient
+
+from _flask_pusher.publisher import publisher
+from flask_pusher import Pusher, RecordedEvent
+
+
+@pytest.fixture
+def pusher(app: Flask, api: Any) -> Pusher:
+    return Pusher(app)
+
+
+@pytest.fixture(autouse=True)
+def sent(app: Flask, api: Any) -> Iterator[list[str]]:
+    """The names of the events that are to have left the process after all."""
+    sent: list[str] = []
+    yield sent
+    publisher().flush()
+    assert [name for _, name, _ in api.events] == sent
+
+
+def names(events: list[RecordedEvent]) -> list[str]:
+    return [event.name for event in events]
+
+
+def test_they_are_there_when_the_test_client_returns(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    @app.post("/<int:status>")
+    def view(status: int) -> tuple[str, int]:
+        pusher.defer(["a", "b"], "one", {"n": 1})
+        pusher.defer("c", "two", {"n": 2}, "1.2")
+        return "", status
+
+    with app.app_context(), pusher.record_events() as events:
+        browser.post("/500")
+        assert events == []
+        answer = browser.post("/200")
+        assert events == [
+            RecordedEvent(["a", "b"], "one", {"n": 1}, None),
+            RecordedEvent(["c"], "two", {"n": 2}, "1.2"),
+        ]
+    answer.close()
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize("end", ["read", "close"])
+def test_those_of_a_stream_are_there_when_it_was_read_or_closed(
+    app: Flask, pusher: Pusher, browser: FlaskClient, end: str
+) -> None:
+    @app.get("/")
+    def view() -> Response:
+        def body() -> Iterator[str]:
+            pusher.defer("a", "streamed", {})
+            yield "a"
+
+        pusher.defer("a", "before", {})
+        return Response(stream_with_context(body()))
+
+    with app.app_context(), pusher.record_events() as events:
+        answer = browser.get("/")
+        assert names(events) == []
+        if end == "read":
+            assert answer.text == "a"
+        else:
+            answer.close()
+        assert names(events) == ["before", "streamed"]
+    answer.close()
+    assert len(events) == 2
+
+
+def test_a_stream_that_raises_records_nothing(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    @app.get("/")
+    def view() -> Response:
+        def body() -> Iterator[str]:
+            yield "a"
+            raise KeyError
+
+        pusher.defer("a", "before", {})
+        return Response(body())
+
+    with app.app_context(), pusher.record_events() as events:
+        answer = browser.get("/")
+        with pytest.raises(KeyError):
+            _ = answer.text
+        answer.close()
+    assert events == []
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("kind", ["text", "file", "stream"])
+def test_a_response_that_is_closed_after_the_recording_sends_nothing(
+    app: Flask, pusher: Pusher, browser: FlaskClient, kind: str, status: int
+) -> None:
+    @app.teardown_request
+    def teardown(error: BaseException | None) -> None:
+        pusher.defer("a", "teardown", {})
+
+    @app.get("/")
+    def view() -> Any:
+        pusher.defer("a", "view", {})
+        if kind == "file":
+            return send_file(io.BytesIO(b"a file"), mimetype="text/plain"), status
+        return Response(iter("stream")) if kind == "stream" else "text", status
+
+    with app.app_context(), pusher.record_events() as events:
+        answer = browser.get("/")
+    expected = ["view", "teardown"] if status == 200 else []
+    assert names(events) == expected
+    answer.close()
+    assert names(events) == expected
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_those_of_a_context_are_there_when_it_ends(
+    app: Flask, pusher: Pusher, fails: bool
+) -> None:
+    def work() -> None:
+        with app.app_context():
+            pusher.defer("a", "one", {})
+            assert events == []
+            if fails:
+                raise KeyError
+
+    with pusher.record_events() as events:
+        if fails:
+            with pytest.raises(KeyError):
+                work()
+        else:
+            work()
+        assert names(events) == ["one"] * (not fails)
+
+
+def test_what_is_undecided_when_the_recording_ends_is_there_then(
+    app: Flask, pusher: Pusher
+) -> None:
+    with app.app_context():
+        with pusher.record_events() as events:
+            pusher.defer("a", "one", {})
+            assert events == []
+        assert names(events) == ["one"]
+    assert names(events) == ["one"]
+
+
+def test_events_go_where_they_were_deferred(app: Flask, pusher: Pusher, sent: list[str]) -> None:
+    with app.app_context():
+        pusher.defer("a", "before", {})
+        with pusher.record_events() as first:
+            pusher.defer("a", "in the first", {})
+        pusher.defer("a", "between", {})
+        with pusher.record_events() as second:
+            pusher.defer("a", "in the second", {})
+    assert (names(first), names(second)) == (["in the first"], ["in the second"])
+    sent += ["before", "between"]
+
+
+def test_recordings_can_be_nested(app: Flask, pusher: Pusher) -> None:
+    with pusher.record_events() as outer, app.app_context():
+        pusher.defer("a", "one", {})
+        with pusher.record_events() as inner:
+            pusher.defer("a", "two", {})
+        pusher.defer("a", "three", {})
+    assert names(inner) == ["two"]
+    assert names(outer) == ["one", "two", "three"]
+
+
+def test_nothing_is_handed_over(app: Flask, pusher: Pusher, browser: FlaskClient) -> None:
+    queued: list[Any] = []
+    pusher.hand_over(queued.append)
+
+    @app.get("/")
+    def view() -> str:
+        pusher.defer("a", "one", {})
+        return ""
+
+    with app.app_context(), pusher.record_events() as events:
+        browser.get("/").close()
+    assert (names(events), queued) == (["one"], [])
+
+
+def test_an_event_is_handed_over_though_another_is_recorded(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    queued: list[Any] = []
+    pusher.hand_over(queued.append)
+
+    @app.get("/")
+    def view() -> str:
+        pusher.defer("a", "handed over", {})
+        with pusher.record_events() as events:
+            pusher.defer("a", "recorded", {})
+        return " ".join(names(events))
+
+    assert browser.get("/").text == "recorded"
+    assert [call["name"] for (call,) in queued] == ["handed over"]
