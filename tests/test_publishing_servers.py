@@ -383,8 +383,8 @@ def run_uwsgi(api_port: int, _name: str) -> Iterator[int]:
         file = Path(folder, "application.py")
         file.write_text(code)
         command = [
-            *(program, "--virtualenv", sys.prefix, "--pythonpath", here.parent),
-            *("--wsgi-file", file, "--need-app", "--enable-threads"),
+            *(str(program), "--virtualenv", sys.prefix, "--pythonpath", str(here.parent)),
+            *("--wsgi-file", str(file), "--need-app", "--enable-threads"),
             *("--http-socket", f"fd://{listener.fileno()}", "--master", "--die-on-term"),
             *("--add-header", "Connection: close", "--disable-logging", "--logto", os.devnull),
         ]

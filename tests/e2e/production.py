@@ -1,0 +1,49 @@
+"""An application whose requests publish, for real servers to run: its settings are FLASK_PUSHER_*.
+
+Its events are named by the process and a number, which count up in each of the process's channels,
+and the answer is the event's name. What is lost is noted in a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+from flask import Flask
+
+from _flask_pusher import publisher as room
+from flask_pusher import Pusher, RecordedEvent, publish_failed
+
+CHANNELS = 20
+
+
+def create_app() -> Flask:
+    app = Flask("production")
+    app.config.from_prefixed_env()
+    pusher = Pusher(app)
+    numbers = itertools.count()
+    lost = Path(os.environ["LOST_EVENTS"])
+    room.QUEUE_BYTES = int(os.environ.get("QUEUE_BYTES", room.QUEUE_BYTES))
+
+    @app.get("/defer")
+    def defer() -> str:
+        number = next(numbers)
+        name = f"{os.getpid()}-{number}"
+        pusher.defer(f"orders-{os.getpid()}-{number % CHANNELS}", name, {"order": number})
+        return name
+
+    @app.get("/nothing")
+    def nothing() -> str:
+        return ""
+
+    @app.get("/queue")
+    def queue() -> str:
+        return str(room.publisher().size)
+
+    @publish_failed.connect_via(app, weak=False)
+    def note(sender: Flask, events: list[RecordedEvent], error: Exception) -> None:
+        with lost.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{event.name}\n" for event in events))
+
+    return app
