@@ -141,11 +141,12 @@ class Wire:
 
     def send(self, frame: bytes) -> bool:
         """Hand the peer a frame without waiting, and answer whether it reads what it is sent."""
-        if self.is_closed or self.is_lost:
+        transport = self._transport
+        if self.is_closed or transport.is_closing():
             return True
-        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+        if transport.get_write_buffer_size() > MAX_UNREAD:
             return False
-        self._transport.write(frame)
+        transport.write(frame)
         return True
 
     def refuse(self, code: int, reason: str) -> None:
