@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from pusher.version import VERSION
 
 from flask_pusher import Pusher
 
@@ -172,6 +173,25 @@ class Api:
         pairs = "&".join(f"{name}={signed[name]}" for name in sorted(signed))
         assert query["auth_signature"] == sign(f"{method}\n{path}\n{pairs}")
         assert query["body_md5"] == hashlib.md5(body).hexdigest()  # noqa: S324 - the API's rule
+
+
+@pytest.fixture(
+    params=[
+        None,
+        pytest.param(
+            "pusher.aiohttp.AsyncIOBackend",
+            marks=pytest.mark.skipif(
+                VERSION == "3.3.3",
+                reason="the client's asyncio backend needs a Python before 3.11",
+            ),
+        ),
+    ],
+    ids=["requests", "aiohttp"],
+)
+def backend(request: pytest.FixtureRequest) -> str | None:
+    """``PUSHER_BACKEND``: the one that waits, and the one whose answers are awaited."""
+    path: str | None = request.param
+    return path
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
-import inspect
 import json
 import pickle
 import re
@@ -22,9 +21,9 @@ from flask import Flask
 from flask.json.provider import DefaultJSONProvider, JSONProvider
 from flask.testing import FlaskClient
 from nacl.secret import SecretBox
-from pusher.aiohttp import AsyncIOBackend
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 
+from _flask_pusher.publisher import complete
 from flask_pusher import Client, NoAnswer, Pusher
 
 MakeApp = Callable[..., Flask]
@@ -191,7 +190,7 @@ class TestAuthenticate:
     @pytest.mark.parametrize(
         ("channel", "socket_id", "named"),
         [
-            ("a b", "1.2", "A channel's name has 1 to 200 .*'a b'"),
+            ("a b", "1.2", "Invalid Channel: a b"),
             ("#server-to-user-7", "1.2", "valid channel"),
             ("private-x", "1", "A socket id is two numbers .*'1'"),
             ("private-x", "\u0661.\u0662", "A socket id"),
@@ -566,14 +565,6 @@ def test_encrypted_data_takes_a_third_more(app: Flask, pusher: Pusher, publish: 
 # -- Splitting ------------------------------------------------------------------------------------
 
 
-def finish(answer: Any) -> Any:
-    async def wait() -> Any:
-        return await answer
-
-    return asyncio.run(wait()) if inspect.isawaitable(answer) else answer
-
-
-@pytest.mark.parametrize("backend", [None, AsyncIOBackend], ids=["requests", "aiohttp"])
 class TestSplitting:
     @pytest.fixture
     def client(self, make_app: MakeApp, api: Any, backend: Any) -> Client:
@@ -600,7 +591,7 @@ class TestSplitting:
                 }
             ),
         )
-        answer = finish(client.trigger(names, "flash", {"n": 1}, "1.2", ["subscription_count"]))
+        answer = complete(client.trigger(names, "flash", {"n": 1}, "1.2", ["subscription_count"]))
         assert [len(call.body["channels"]) for call in api.calls] == sizes
         assert [name for call in api.calls for name in call.body["channels"]] == names
         assert {call.body["info"] for call in api.calls} == {"subscription_count"}
@@ -619,7 +610,7 @@ class TestSplitting:
             for number in range(count)
         ]
         api.answer = lambda call: (200, '{"ok": true}')
-        assert finish(client.trigger_batch(iter(batch))) == {"ok": True}
+        assert complete(client.trigger_batch(iter(batch))) == {"ok": True}
         assert [len(call.body["batch"]) for call in api.calls] == sizes
         assert api.events == [(f"room-{n}", "flash", n) for n in range(count)]
 
@@ -640,7 +631,7 @@ class TestSplitting:
         ]
         for number in (3, 21):
             batch[number]["info"] = ["subscription_count"]
-        entries = finish(client.trigger_batch(batch))["batch"]
+        entries = complete(client.trigger_batch(batch))["batch"]
         assert entries == [
             {"subscription_count": number} if number in (3, 21) else {} for number in range(23)
         ]
@@ -649,19 +640,19 @@ class TestSplitting:
         api.answers += [(200, "{}"), (413, "too large")]
         names = [f"room-{number}" for number in range(250)]
         with pytest.raises(PusherBadStatus, match="413: too large"):
-            finish(client.trigger(names, "flash", {}))
+            complete(client.trigger(names, "flash", {}))
         assert len(api.calls) == 2
 
     def test_no_events_are_one_call_as_with_the_official_client(
         self, client: Client, api: Any
     ) -> None:
-        finish(client.trigger_batch([]))
+        complete(client.trigger_batch([]))
         assert [call.body for call in api.calls] == [{"batch": []}]
 
     def test_a_channel_that_is_named_twice_gets_the_event_once(
         self, client: Client, api: Any
     ) -> None:
-        finish(client.trigger(["a", "b", "a"], "flash", {}))
+        complete(client.trigger(["a", "b", "a"], "flash", {}))
         assert api.calls[0].body["channels"] == ["a", "b"]
 
     def test_encrypted_channels_are_not_split(self, client: Client, api: Any) -> None:

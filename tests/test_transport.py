@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import logging
 import pickle
@@ -23,9 +21,9 @@ import pytest
 import requests
 import trustme
 from flask import Flask
-from pusher.aiohttp import AsyncIOBackend
 from pusher.errors import PusherBadStatus, PusherForbidden
 
+from _flask_pusher.publisher import complete
 from flask_pusher import Client, NoAnswer, Pusher, PusherError
 
 MakeApp = Callable[..., Flask]
@@ -44,20 +42,8 @@ def client_of(make_app: MakeApp) -> ClientOf:
     return client_of
 
 
-@pytest.fixture(params=[None, AsyncIOBackend], ids=["requests", "aiohttp"])
-def backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 def publish(client: Client, name: str = "flash") -> Any:
     return complete(client.trigger("news", name, {"n": 1}))
-
-
-def complete(answer: Any) -> Any:
-    async def wait() -> Any:
-        return await answer
-
-    return asyncio.run(wait()) if inspect.isawaitable(answer) else answer
 
 
 # -- Servers that do what they are told -----------------------------------------------------------

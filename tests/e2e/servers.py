@@ -38,13 +38,19 @@ class Soketi:
         folder: Path,
         webhooks: list[dict[str, Any]],
         redis_port: int | None = None,
+        path: str = "",
     ) -> None:
-        """:param redis_port: the Redis by which it is one service with its other nodes."""
+        """
+        :param redis_port: the Redis by which it is one service with its other nodes.
+        :param path: what all its paths begin with.
+        """
         ports = [free_port() for _ in range(3)]
         self.port = ports[0]
+        self.path = path
         self.log = folder / "soketi.log"
         config = folder / "soketi.json"
-        config.write_text(json.dumps({**_config(ports, webhooks), **_shared(redis_port)}))
+        options = {**_config(ports, webhooks), **_shared(redis_port), "pathPrefix": path}
+        config.write_text(json.dumps(options))
         program = packages / "@soketi/soketi/bin/server.js"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -70,7 +76,7 @@ class Soketi:
     def _is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}/ready", timeout=5
+                f"http://127.0.0.1:{self.port}{self.path}/ready", timeout=5
             ) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.HTTPError):
