@@ -83,15 +83,7 @@ class Client(_Official):
         self._pusher_client.max_event_bytes = max_event_bytes
         self._transport = self._pusher_client.http = Transport(self._pusher_client.http)
 
-    if TYPE_CHECKING:
-
-        @classmethod
-        def from_url(cls, url: str, **options: Any) -> Client: ...
-
-        @classmethod
-        def from_env(cls, env: str = ..., **options: Any) -> Client: ...
-
-    else:  # to a type checker every misspelt name would be right
+    if not TYPE_CHECKING:  # to a type checker every misspelt name would be right
 
         def __getattr__(self, name):
             if name.startswith("__") or name == "_pusher_client":  # nothing is there yet: a copy
