@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, UserMixin, current_user, login_user
 from flask_wtf.csrf import CSRFProtect
+from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from flask_pusher import Pusher
@@ -186,6 +188,37 @@ def test_a_webhook_of_an_exempt_blueprint_passes_csrf_protection(
 ) -> None:
     csrf.exempt(pusher.blueprint)
     assert deliver(browser, "channel_existence").status_code == 200
+
+
+@pytest.fixture
+def offline(app: Flask) -> None:
+    app.config["PUSHER_BACKEND"] = "log"
+
+
+@pytest.mark.parametrize(
+    ("exempts", "said"),
+    [
+        (False, "answers 400: something before the application refuses it: CSRF protection, for"),
+        (True, "takes webhooks (status 200)."),
+    ],
+)
+def test_check_tells_whether_csrf_protection_lets_webhooks_through(
+    offline: None, app: Flask, csrf: CSRFProtect, pusher: Pusher, exempts: bool, said: str
+) -> None:
+    if exempts:
+        csrf.exempt(pusher.blueprint)
+    server = make_server("127.0.0.1", 0, app)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.port}/pusher/events/channel_existence"
+    try:
+        result = app.test_cli_runner().invoke(args=["pusher", "check", "--webhooks", url])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert f"{url} {said}" in result.output
+    assert result.exit_code == (0 if exempts else 1)
 
 
 def test_an_exempt_blueprint_leaves_other_routes_protected(
