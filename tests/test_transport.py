@@ -8,6 +8,7 @@ import pickle
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -52,16 +53,18 @@ def publish(client: Client, name: str = "flash") -> Any:
 class Scripted:
     """A server with a script for each connection: what it does with each request, in order.
 
-    ``answer`` it with what the script says, ``hang up`` without an answer, or be ``silent``.
+    It answers with what the script says, or does ``hang up`` without an answer, ``reset`` the
+    connection, or stays ``silent``.
     """
 
-    def __init__(self, *scripts: list[str]) -> None:
+    def __init__(self, *scripts: list[str], context: ssl.SSLContext | None = None) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(WAIT_SECONDS)
         self.port: int = self.listener.getsockname()[1]
         self.requests: list[str] = []
         self.over = threading.Event()
         self._scripts = scripts
+        self._context = context
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -81,6 +84,8 @@ class Scripted:
                     connection, _ = self.listener.accept()
                 except OSError:  # the test is over
                     return
+                if self._context:
+                    connection = self._context.wrap_socket(connection, server_side=True)
                 with connection:
                     self._follow(script, connection)
 
@@ -96,6 +101,10 @@ class Scripted:
                 self.requests.append(f"{head.decode()}\r\n{body.decode()}")
                 if action == "silent":
                     self.over.wait(WAIT_SECONDS)
+                elif action == "reset":
+                    # Closed with no time to linger, a connection is reset.
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 elif action != "hang up":
                     connection.sendall(action.encode())
 
@@ -114,8 +123,8 @@ def answer(body: str = "{}", head: str = "") -> str:
 def scripted() -> Iterator[Callable[..., Scripted]]:
     servers: list[Scripted] = []
 
-    def start(*scripts: list[str]) -> Scripted:
-        servers.append(Scripted(*scripts))
+    def start(*scripts: list[str], context: ssl.SSLContext | None = None) -> Scripted:
+        servers.append(Scripted(*scripts, context=context))
         return servers[-1]
 
     yield start
@@ -289,11 +298,21 @@ def test_threads_that_publish_at_once_keep_a_connection_each(
 # -- Connections that break -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", ["hang up", "reset"])
+@pytest.mark.parametrize("speaks_tls", [False, True], ids=["plain", "tls"])
 def test_a_server_that_hangs_up_as_the_next_request_comes_is_asked_once_more(
-    client_of: ClientOf, scripted: Callable[..., Scripted]
+    client_of: ClientOf,
+    scripted: Callable[..., Scripted],
+    authority: Authority,
+    way: str,
+    speaks_tls: bool,
 ) -> None:
-    server = scripted([answer(), "hang up"], [answer('{"second": 1}'), answer()])
-    client = client_of(**server.config)
+    context = authority.context("127.0.0.1") if speaks_tls else None
+    server = scripted([answer(), way], [answer('{"second": 1}'), answer()], context=context)
+    client = client_of(
+        **{**server.config, "PUSHER_SSL": speaks_tls},
+        PUSHER_BACKEND_OPTIONS={"verify": authority.file},
+    )
     publish(client, "one")
     assert publish(client, "two") == {"second": 1}
     publish(client, "three")
