@@ -24,6 +24,8 @@ class ChannelsApi:
         """The seconds between a request and its answer."""
         self.answers = True
         """Whether a request is answered; if not, its connection is closed."""
+        self.hangs = ""
+        """The name of an event whose call is not answered as long as it stands here."""
         self.connections = 0
         self.calls = 0
         self.deliveries: list[tuple[str, str]] = []
@@ -92,6 +94,8 @@ class ChannelsApi:
             for event in content.get("batch", [content])
             for channel in event.get("channels", [event.get("channel")])
         ]
+        while self.hangs and self.hangs in str(content):
+            await asyncio.sleep(0.01)
         if self.round_trip:
             await asyncio.sleep(self.round_trip)
         if self.answers:

@@ -98,9 +98,11 @@ class Report:
         self.failed = False
         print(f"\n{title}\n{'=' * len(title)}")
 
-    def ratio(self, what: str, ratio: Ratio, bound: float | None = None) -> None:
+    def ratio(
+        self, what: str, ratio: Ratio, bound: float | None = None, *, least: float | None = None
+    ) -> None:
         spread = f"{ratio.lower:.3f} to {ratio.upper:.3f}"
-        self._line(what, f"{ratio.median:.3f}", spread, ratio.median, bound)
+        self._line(what, f"{ratio.median:.3f}", spread, ratio.median, bound, least)
 
     def number(self, what: str, number: float, bound: float | None = None) -> None:
         self._line(what, f"{number:g}", "", number, bound)
@@ -111,11 +113,18 @@ class Report:
         print(f"{what:58}{'yes' if holds else 'NO'}", flush=True)
 
     def _line(
-        self, what: str, value: str, spread: str, number: float, bound: float | None
+        self,
+        what: str,
+        value: str,
+        spread: str,
+        number: float,
+        most: float | None,
+        least: float | None = None,
     ) -> None:
-        missed = bound is not None and number > bound
+        missed = (most is not None and number > most) or (least is not None and number < least)
         self.failed |= missed
-        limit = "" if bound is None else f"at most {bound:g}"
+        limit = "" if most is None else f"at most {most:g}"
+        limit = limit if least is None else f"at least {least:g}"
         verdict = f"{limit} MISSED" if missed else limit
         print(f"{what:58}{value:>8}  {spread:16}  {verdict}".rstrip(), flush=True)
 

@@ -6,22 +6,31 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pusher
 import requests
 from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import EnvironBuilder
 
+from _flask_pusher.outbox import Middleware
 from benchmarks.channels_api import ChannelsApi
-from benchmarks.measuring import Report, compare
+from benchmarks.load import Api, Load, get, load, running_api, running_worker
+from benchmarks.measuring import Ratio, Report, compare
 from flask_pusher import Pusher
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 APP_ID, KEY, SECRET = "1", "a-key", "a-secret"
 THREADS, EVENTS = 32, 20
 DATA = {"order": 7, "by": "truck"}
 LINK_SECONDS = 0.02
+TIMEOUT_SECONDS = 5
+LOAD_ROUNDS, LOAD_SECONDS = 8, 1
 
 
 def by_hand(api: ChannelsApi) -> pusher.Pusher:
@@ -37,6 +46,7 @@ def by_extension(api: ChannelsApi) -> tuple[Flask, Pusher]:
         PUSHER_HOST="127.0.0.1",
         PUSHER_PORT=api.port,
         PUSHER_SSL=False,
+        PUSHER_TIMEOUT=TIMEOUT_SECONDS,
     )
     return app, Pusher(app)
 
@@ -113,7 +123,7 @@ def measure_deferring(report: Report) -> None:
             for what, found in spent.items():
                 found.append(seconds_to_last_byte(port, what))
                 wait_for(api, 0 if what == "nothing" else 5)
-                api.events.clear()
+                api.forget()
     medians = {what: statistics.median(found) for what, found in spent.items()}
     for what, bound in (("trigger", None), ("defer", 0.1)):
         trips = (medians[what] - medians["nothing"]) / LINK_SECONDS
@@ -127,6 +137,9 @@ def serving(api: ChannelsApi) -> Iterator[int]:
 
     @app.get("/<what>")
     def order(what: str) -> str:
+        if what not in ("nothing", "trigger", "defer"):
+            extension.defer(f"orders-{what}", f"event-{what}", DATA)
+            return "shipped"
         ways = {"trigger": extension.client.trigger, "defer": extension.defer}
         for n in range(5 if what in ways else 0):
             ways[what]("private-orders", f"event-{n}", DATA)
@@ -166,12 +179,97 @@ def wait_for(api: ChannelsApi, count: int) -> None:
         time.sleep(0.001)
 
 
+def measure_load(report: Report) -> None:
+    """Each round of a view that defers stands between two of the one that publishes nothing."""
+    bounds = {"/100": 0.5, "/1": 0.1}
+    loads: dict[str, list[Load]] = {path: [] for path in bounds}
+    ratios: dict[str, list[float]] = {path: [] for path in bounds}
+    with running_api(LINK_SECONDS) as api, running_worker(api) as port:
+        load(port, api, "/100", 0.5)
+        before = load(port, api, "/nothing", LOAD_SECONDS)
+        for _ in range(LOAD_ROUNDS):
+            for path, found in loads.items():
+                one = load(port, api, path, LOAD_SECONDS)
+                after = load(port, api, "/nothing", LOAD_SECONDS)
+                found.append(one)
+                ratios[path].append(one.rate / (before.rate + after.rate) * 2)
+                before = after
+        trips = statistics.median(seconds_behind_the_answer(port, api) for _ in range(40))
+    for path, found in loads.items():
+        what = f"requests that defer to {path[1:]} channels / that publish nothing"
+        report.ratio(what, Ratio.of(ratios[path]), least=bounds[path])
+        report.fact("and each event came once, in order", all(one.is_complete for one in found))
+        calls, events = sum(one.calls for one in found), sum(len(one.events) for one in found)
+        report.number("calls of the API for an event", round(calls / events, 3), 0.2)
+    report.number(
+        "round trips from an idle worker's response to the API's",
+        round(1 + trips / LINK_SECONDS, 3),
+        1.5,
+    )
+
+
+def seconds_behind_the_answer(port: int, api: Api) -> float:
+    """How long after the response the API is asked."""
+    api.take()
+    time.sleep(2 * LINK_SECONDS)
+    get(port, "/100")
+    start = time.perf_counter()
+    while not api.count():
+        pass
+    return time.perf_counter() - start
+
+
+def measure_hanging(report: Report) -> None:
+    with ChannelsApi() as api, serving(api) as port:
+        api.hangs = "event-hangs"
+        seconds_to_last_byte(port, "hangs")
+        wait_for(api, 1)
+        start = time.monotonic()
+        for number in range(100):
+            seconds_to_last_byte(port, f"passes-{number}")
+        wait_for(api, 101)
+        is_hanging_still = time.monotonic() - start < TIMEOUT_SECONDS
+        report.fact("a call that hangs delays no other channel", is_hanging_still)
+        api.hangs = ""
+
+
+def measure_middleware(report: Report) -> None:
+    with ChannelsApi() as api:
+        app, _ = by_extension(api)
+        watched = app.wsgi_app
+        assert isinstance(watched, Middleware)
+
+        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            return ()
+
+        watched.wsgi_app = answer
+        environ = EnvironBuilder().get_environ()
+
+        def start(status: str, headers: object, exc_info: object = None) -> Callable[..., object]:
+            return print
+
+        count = 10_000
+        spent: dict[WSGIApplication, float] = {watched: 0.0, answer: 0.0}
+        for _ in range(10):
+            for wsgi in spent:
+                began = time.thread_time()
+                for _ in range(count):
+                    wsgi(environ, start)
+                spent[wsgi] += time.thread_time() - began
+        cost = (spent[watched] - spent[answer]) / 10 / count
+        report.number("microseconds for a request that defers nothing", round(cost * 1e6, 2))
+
+
 def main() -> None:
     report = Report("Publishing: this extension, and the official client")
     measure_cost(report)
     measure_connections(report)
     measure_drops(report)
     measure_deferring(report)
+    measure_load(report)
+    measure_hanging(report)
+    measure_middleware(report)
     report.exit()
 
 
