@@ -14,6 +14,7 @@ from _flask_pusher import rules
 from _flask_pusher.client import MASTER_KEY, Client, text_id
 from _flask_pusher.handlers import (
     ChannelHandlers,
+    Found,
     Handler,
     Matcher,
     Slot,
@@ -86,13 +87,13 @@ class Authorisation:
         found = self.auth_handlers.find(channel)
         if found is None:
             self._refuse(f"no @pusher.auth handler is for the channel {channel!r}")
-        handler, variables = found
-        consent = self._call(handler, channel, socket_id, **variables)
+        consent = self._call(found, channel, socket_id)
         if consent is not True:
-            self._expect_consent(consent, handler)
-        if not rules.is_presence(channel):
-            return self.client.authenticate(channel, socket_id)
-        return self.client.authenticate(channel, socket_id, self._channel_data(channel, socket_id))
+            self._expect_consent(consent, found.handler)
+        channel_data = (
+            self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
+        )
+        return self.client.sign_subscription(channel, socket_id, channel_data)
 
     def _expect_consent(self, consent: Any, handler: Handler) -> None:
         if isinstance(consent, (Iterator, Future)):
@@ -110,8 +111,8 @@ class Authorisation:
         found = self.data_handlers.find(channel)
         if found is None:
             return {"user_id": socket_id}
-        handler, variables = found
-        returned = self._call(handler, channel, socket_id, **variables)
+        handler = found.handler
+        returned = self._call(found, channel, socket_id)
         if returned is None:
             return None
         given = _as_dict(returned, handler)
@@ -136,7 +137,7 @@ class Authorisation:
         if handler is None:
             self._refuse("no @pusher.user_auth handler is declared")
         socket_id = _posted_socket_id(_posted_fields())
-        returned = self._call(handler, socket_id)
+        returned = self._call(Found(handler, self.app.ensure_sync(handler), {}), socket_id)
         if returned is None or returned is False:
             self._refuse(f"{name_of(handler)}() returned {returned!r}, so there is no user")
         user = _as_dict(returned, handler)
@@ -152,11 +153,11 @@ class Authorisation:
 
     # -- Handlers --
 
-    def _call(self, handler: Handler, *arguments: str, **variables: Any) -> Any:
+    def _call(self, found: Found, *arguments: str) -> Any:
         """What a handler returned, unless that is what a view refuses with: then the request is
         answered with it. A ``login_required`` around the handler may do so, or ``abort()``."""
         try:
-            returned = self.app.ensure_sync(handler)(*arguments, **variables)
+            returned = found.call(*arguments, **found.variables)
         except HTTPException as refusal:
             if refusal.get_response().status_code >= 400:
                 raise
@@ -168,10 +169,10 @@ class Authorisation:
             if status >= 400:
                 abort(self.app.make_response(returned))
             self._refuse(
-                f"{name_of(handler)}() returned a response of status {status}, which a browser would"
-                " take for an answer. Return True to let the page subscribe"
+                f"{name_of(found.handler)}() returned a response of status {status}, which a browser"
+                " would take for an answer. Return True to let the page subscribe"
             )
-        return finished(returned, handler)
+        return finished(returned, found.handler)
 
     def _refuse(self, reason: str) -> NoReturn:
         self.app.logger.debug("Refused at %s: %s.", request.path, reason.rstrip("."))
@@ -271,7 +272,8 @@ def _json_object() -> dict[str, Any] | None:
 
 def _posted_fields() -> Mapping[str, Any]:
     """The form of pusher-js, or the JSON object of axios, Laravel Echo and mobile clients."""
-    fields = request.form or _json_object()
+    # A plain dict, because a batch asks it for each of its channels.
+    fields = request.form.to_dict() or _json_object()
     if fields is None:
         abort(
             400,

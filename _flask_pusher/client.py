@@ -257,16 +257,19 @@ class Client(_Official):
         :raises ValueError: for a channel or socket id of another form, data that is not JSON, or
             an encrypted channel where no master key is set.
         """
-        if not rules.is_socket_id(socket_id):
-            expect_socket_id(socket_id)
-        data = () if custom_data is None else (custom_data,)
-        try:
-            answer: dict[str, Any] = super().authenticate(channel, socket_id, *data)  # type: ignore[misc]
-        except (TypeError, ValueError):  # what is wrong is said better here
-            if rules.is_encrypted(_channel(channel)):
-                self._pusher_client.expect_master_key(channel)
-            raise
-        if data:
+        if rules.is_encrypted(_channel(channel)):
+            self._pusher_client.expect_master_key(channel)
+        expect_socket_id(socket_id)
+        return self.sign_subscription(channel, socket_id, custom_data)
+
+    def sign_subscription(
+        self, channel: str, socket_id: str, custom_data: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
+        """What :meth:`authenticate` does when it has checked the channel and the socket id."""
+        if custom_data is None:
+            answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
+        else:
+            answer = super().authenticate(channel, socket_id, custom_data)  # type: ignore[misc]
             refuse_nan(answer.get("channel_data", ""))
         if isinstance(answer.get("shared_secret"), bytes):
             answer["shared_secret"] = answer["shared_secret"].decode()

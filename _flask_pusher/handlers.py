@@ -338,12 +338,23 @@ def _short(converter: BaseConverter) -> str:
     return converter.regex + "?"
 
 
+class Found(NamedTuple):
+    """The handler of a channel, and the values of its pattern's variables."""
+
+    handler: Handler
+    call: Handler
+    """The handler, as a function that is no coroutine function."""
+    variables: Mapping[str, Any]
+
+
 class _Table(NamedTuple):
     """What one application's channels find: made once from what is declared, and never changed."""
 
-    source: tuple[Pattern, ...]
+    patterns: tuple[Pattern, ...]
+    bare: Handler | None
     lengths: list[int]
-    by_beginning: Mapping[str, list[tuple[Compiled, Pattern]]]
+    by_beginning: Mapping[str, list[tuple[Compiled, Handler, Handler]]]
+    of_the_rest: Found | None
 
 
 class Matcher:
@@ -357,24 +368,27 @@ class Matcher:
     def _build(self) -> _Table:
         """The longest text that patterns have before their first variable is tried first, as Flask
         tries the literal parts of a path before the variable ones."""
-        source = self.declared.patterns
-        found: dict[str, list[tuple[Compiled, Pattern]]] = {}
-        for pattern in source:
+        patterns, bare = self.declared.patterns, self.declared.bare.handler
+        found: dict[str, list[tuple[Compiled, Handler, Handler]]] = {}
+        for pattern in patterns:
             compiled = self.declared.compile(pattern.text, self.app.url_map)
-            found.setdefault(pattern.text.partition("<")[0], []).append((compiled, pattern))
+            call = self.app.ensure_sync(pattern.handler)
+            alike = found.setdefault(pattern.text.partition("<")[0], [])
+            alike.append((compiled, pattern.handler, call))
         for alike in found.values():
             alike.sort(key=lambda one: one[0].rank)
-        return _Table(source, sorted(set(map(len, found)), reverse=True), found)
+        lengths = sorted(set(map(len, found)), reverse=True)
+        of_the_rest = Found(bare, self.app.ensure_sync(bare), {}) if bare else None
+        return _Table(patterns, bare, lengths, found, of_the_rest)
 
-    def find(self, channel: str) -> tuple[Handler, Mapping[str, Any]] | None:
-        """The handler for a channel, and the values of its pattern's variables."""
+    def find(self, channel: str) -> Found | None:
         table = self._table
-        if table.source is not self.declared.patterns:
+        declared = self.declared
+        if table.patterns is not declared.patterns or table.bare is not declared.bare.handler:
             table = self._table = self._build()
         for length in table.lengths:
-            for compiled, pattern in table.by_beginning.get(channel[:length], ()):
+            for compiled, handler, call in table.by_beginning.get(channel[:length], ()):
                 variables = compiled.match(channel)
                 if variables is not None:
-                    return pattern.handler, variables
-        bare = self.declared.bare.handler
-        return (bare, {}) if bare else None
+                    return Found(handler, call, variables)
+        return table.of_the_rest

@@ -92,34 +92,32 @@ class Outboxes:
                 if outbox.add(entry):
                     outbox.prepare()
                     break
-            else:  # the response was closed, and so was its context: nothing ends any more
+            else:
                 self.leave([entry], here=True)
 
     def _here(self) -> Iterator[Outbox]:
-        """The outboxes that an event of this place may go into, the first that is open."""
-        of_request = self._of_request()
-        if of_request is not None:
-            yield of_request
-            if of_request.g is g._get_current_object():
-                return
+        """The outboxes that an event of this place may go into, the first that is open. None is,
+        where the response was closed and a copy of its context, as ``contextvars`` makes it, goes
+        on: nothing tells when that ends."""
+        outbox = _call.get()
+        if outbox is not None and outbox.owner is self:
+            yield outbox
+            return
+        if has_request_context():
+            # Another thread, in a copy of the request's context, has no more than that.
+            outbox = request.environ.get(self.key)
+            if outbox is not None:
+                yield outbox
         if self.key not in g:
             setattr(g, self.key, Outbox(self, is_of_request=False))
             appcontext_tearing_down.connect(self._end_context, self.app)
         yield g.get(self.key)
 
-    def _of_request(self) -> Outbox | None:
-        outbox = _call.get()
-        if outbox is not None and outbox.owner is self:
-            return outbox
-        # Another thread, in a copy of the request's context, has no more than that.
-        return request.environ.get(self.key) if has_request_context() else None
-
     def _note_stream(self, response: Response) -> Response:
         """A stream may defer when the application has long returned."""
-        outbox: Outbox | None = request.environ.get(self.key)
-        if outbox is not None:
-            outbox.g = g._get_current_object()
-            outbox.is_streamed = response.is_streamed and not response.direct_passthrough
+        outbox = _call.get()
+        if outbox is not None and response.is_streamed:
+            outbox.is_streamed = not response.direct_passthrough
         return response
 
     def _end_context(self, _app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
@@ -176,11 +174,21 @@ class Outboxes:
 class Outbox:
     """The events that one WSGI call, or one application context, has deferred so far."""
 
+    __slots__ = (
+        "_entries",
+        "_lock",
+        "_was_ended_by_error",
+        "is_closed",
+        "is_of_request",
+        "is_streamed",
+        "owner",
+        "publisher",
+        "status",
+    )
+
     def __init__(self, owner: Outboxes, *, is_of_request: bool) -> None:
         self.owner = owner
         self.is_of_request = is_of_request
-        self.g: Any = None
-        """The ``g`` of the request, whose context ends with the response."""
         self.status = ""
         self.is_streamed = False
         self.is_closed = False
@@ -233,6 +241,11 @@ class Outbox:
         is_handed_over = self.owner.hand_over.handler is not None
         self._leave(lambda entry: is_handed_over or entry.recordings is not None)
 
+    def close_if_empty(self) -> bool:
+        with self._lock:
+            self.is_closed = not self._entries
+        return self.is_closed
+
     def close(self, *, here: bool = False) -> None:
         """It is over, and what is left leaves."""
         self.is_closed = True
@@ -271,8 +284,7 @@ class Middleware:
             _call.reset(token)
         if outbox.is_streamed:
             return _Body(body, outbox)
-        if outbox.is_empty:
-            outbox.close()
+        if outbox.close_if_empty():
             return body
         outbox.answer()
         return _Body(body, outbox)
