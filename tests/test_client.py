@@ -190,7 +190,7 @@ class TestAuthenticate:
     @pytest.mark.parametrize(
         ("channel", "socket_id", "named"),
         [
-            ("a b", "1.2", "Invalid Channel: a b"),
+            ("a b", "1.2", "A channel's name has 1 to 200 .*'a b'"),
             ("#server-to-user-7", "1.2", "valid channel"),
             ("private-x", "1", "A socket id is two numbers .*'1'"),
             ("private-x", "\u0661.\u0662", "A socket id"),

@@ -81,5 +81,38 @@ def test_a_channel_is_of_the_kind_that_its_name_begins_with(
     assert rules.needs_authorisation(channel) is authorised
 
 
+@pytest.mark.parametrize(
+    ("channel", "carries"),
+    [
+        ("private-x", True),
+        ("presence-x", True),
+        ("private-cache-x", True),
+        ("private-encrypted-x", False),
+        ("news", False),
+        ("cache-x", False),
+    ],
+)
+def test_pages_send_events_to_each_other_where_a_server_knows_and_can_read_them(
+    channel: str, carries: bool
+) -> None:
+    assert rules.carries_client_events(channel) is carries
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("#server-to-user-7", True),
+        ("#server-to-user-ana@shop.example", True),
+        ("#server-to-user-", False),
+        ("#server-to-user-a b", False),
+        (f"#server-to-user-{'x' * 185}", False),
+        ("server-to-user-7", False),
+        ("news", False),
+    ],
+)
+def test_a_users_channel_ends_with_an_id(name: str, is_one: bool) -> None:
+    assert rules.is_user_channel(name) is is_one
+
+
 def test_each_event_of_a_webhook_is_of_one_group() -> None:
     assert len(set(rules.WEBHOOK_EVENTS)) == len(rules.WEBHOOK_EVENTS) == 7
