@@ -831,6 +831,12 @@ def test_a_copy_is_recorded_with_the_client(
     assert api.calls == []
 
 
+def test_a_copied_client_keeps_its_applications_json(app: Flask, client: Client) -> None:
+    app.json = Money(app)
+    signed = copy.deepcopy(client).authenticate_user("1.2", {"id": "7", "of": Amount(3)})
+    assert '"3 EUR"' in signed["user_data"]
+
+
 def test_a_pickled_client_takes_the_current_applications_json(app: Flask, client: Client) -> None:
     app.json = Money(app)
     other = pickled(client)

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Scripted:
     """A server with a script for each connection: what it does with each request, in order.
 
     It answers with what the script says, or does ``hang up`` without an answer, ``reset`` the
-    connection, or stays ``silent``.
+    connection, or stays ``silent``; ``both`` waits for a request on another connection first.
     """
 
     def __init__(self, *scripts: list[str], context: ssl.SSLContext | None = None) -> None:
@@ -65,6 +66,8 @@ class Scripted:
         self.over = threading.Event()
         self._scripts = scripts
         self._context = context
+        self._connections: list[socket.socket] = []
+        self._both = threading.Barrier(2, timeout=WAIT_SECONDS)
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -78,20 +81,24 @@ class Scripted:
         return [json.loads(one.partition("\r\n\r\n")[2])["name"] for one in self.requests]
 
     def _serve(self) -> None:
+        followers = []
         with self.listener:
             for script in self._scripts:
-                try:
-                    connection, _ = self.listener.accept()
-                except OSError:  # the test is over
-                    return
-                if self._context:
-                    connection = self._context.wrap_socket(connection, server_side=True)
-                with connection:
-                    self._follow(script, connection)
+                connection, _ = self.listener.accept()
+                if self.over.is_set():
+                    connection.close()
+                    break
+                self._connections.append(connection)
+                followers.append(threading.Thread(target=self._follow, args=(script, connection)))
+                followers[-1].start()
+        for follower in followers:
+            follower.join(WAIT_SECONDS)
 
     def _follow(self, script: list[str], connection: socket.socket) -> None:
         connection.settimeout(WAIT_SECONDS)
-        with connection.makefile("rb") as stream:
+        if self._context:
+            connection = self._context.wrap_socket(connection, server_side=True)
+        with connection, connection.makefile("rb") as stream:
             for action in script:
                 head = b"".join(iter(stream.readline, b"\r\n")) if stream.peek(1) else b""
                 if not head:
@@ -99,7 +106,10 @@ class Scripted:
                 length = re.search(rb"Content-Length: ([0-9]+)", head)
                 body = stream.read(int(length[1]) if length else 0)
                 self.requests.append(f"{head.decode()}\r\n{body.decode()}")
-                if action == "silent":
+                if action == "both":
+                    self._both.wait()
+                    connection.sendall(answer().encode())
+                elif action == "silent":
                     self.over.wait(WAIT_SECONDS)
                 elif action == "reset":
                     # Closed with no time to linger, a connection is reset.
@@ -112,6 +122,9 @@ class Scripted:
         self.over.set()
         with socket.socket() as last:  # so that a server that waits for a connection ends
             last.connect_ex(("127.0.0.1", self.port))
+        for connection in self._connections:
+            with suppress(OSError):  # it is closed already
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(WAIT_SECONDS)
 
 
@@ -327,6 +340,20 @@ def test_a_server_that_hangs_up_on_idle_connections_gets_no_event_twice(
     for name in ("one", "two", "three"):
         publish(client, name)
     assert server.names == ["one", "two", "three"]
+
+
+def test_a_server_that_hangs_up_on_all_kept_connections_is_asked_on_a_new_one(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted(["both", "hang up"], ["both", "hang up"], [answer()])
+    client = client_of(**server.config)
+    threads = [threading.Thread(target=publish, args=(client,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert publish(client, "third") == {}
+    assert server.names == ["flash", "flash", "third", "third"]
 
 
 def test_a_server_that_hangs_up_again_is_not_asked_a_third_time(
