@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flask import Flask, abort, request
@@ -96,7 +95,7 @@ class Authorisation:
         return self.client.sign_subscription(channel, socket_id, channel_data)
 
     def _expect_consent(self, consent: Any, handler: Handler) -> None:
-        if isinstance(consent, (Iterator, Future)):
+        if isinstance(consent, Iterator) or hasattr(consent, "add_done_callback"):  # a future
             raise TypeError(
                 f"{name_of(handler)}() returned a {type(consent).__name__}, which is true whatever"
                 " is in it. Return True or False."

@@ -79,7 +79,6 @@ _VARIABLE = re.compile(
 )
 _TEXT = ("default", "string")
 _NUMBERS = (IntegerConverter, FloatConverter, UUIDConverter)
-_ENDS_IN_REPETITION = re.compile(r".*[^\\+*?}][+*}]", re.DOTALL).fullmatch
 
 
 class Slot:
@@ -333,7 +332,8 @@ def _short(converter: BaseConverter) -> str:
 
     Python writes that with a question mark behind a repetition.
     """
-    if isinstance(converter, _NUMBERS) or not _ENDS_IN_REPETITION(converter.regex):
+    ends_in_repetition = re.search(r"[^\\+*?}][+*}]\Z", converter.regex)
+    if isinstance(converter, _NUMBERS) or not ends_in_repetition:
         return converter.regex
     return converter.regex + "?"
 
