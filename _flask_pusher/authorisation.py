@@ -296,10 +296,13 @@ def _posted_socket_id(fields: Mapping[str, Any]) -> str:
 def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
     """The channels of a batch, each once."""
     names: list[Any] = []
-    while (field := f"channel_name[{len(names)}]") in fields:
+    for number in range(most + 1):
+        field = f"channel_name[{number}]"
+        if field not in fields:
+            break
         names.append(fields[field])
-        if len(names) > most:
-            abort(413, f"At most {most} channels in one request.")
+    else:
+        abort(413, f"At most {most} channels in one request.")
     if not names or not names[0]:
         abort(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
     if set(map(type, names)) != {str}:

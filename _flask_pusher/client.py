@@ -271,8 +271,8 @@ class Client(_Official):
         else:
             answer = super().authenticate(channel, socket_id, custom_data)  # type: ignore[misc]
             refuse_nan(answer.get("channel_data", ""))
-        if isinstance(answer.get("shared_secret"), bytes):
-            answer["shared_secret"] = answer["shared_secret"].decode()
+        if "shared_secret" in answer:
+            answer["shared_secret"] = _text(answer["shared_secret"], "A shared secret")
         return answer
 
     def authenticate_user(
