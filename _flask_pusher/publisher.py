@@ -410,6 +410,10 @@ class Publisher:
         the interpreter ends."""
         if self.is_started:
             return True
+        # requests imports it in its first call. A fork in the midst of that would leave the
+        # import's lock to the child, held for ever.
+        import netrc  # noqa: F401
+
         with self.starting:
             if not self.is_started:
                 try:

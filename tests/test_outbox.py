@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from contextvars import Context, copy_context
+from importlib.metadata import version
 from typing import Any
 
 import click
@@ -691,6 +692,9 @@ class TestOutsideARequest:
         end: Callable[[], None],
         published: bool,
     ) -> None:
+        if not published and version("click") < "8.2":
+            pytest.skip("Click before 8.2 hides the exception from the context")
+
         @app.cli.command("work")
         def work() -> None:
             pusher.defer("a", "worked", {})

@@ -539,6 +539,10 @@ def view(name):
 def get(name):
     app.test_client().get("/" + name).close()
 
+def flush():
+    from _flask_pusher.publisher import publisher
+    publisher().flush()
+
 def get_when_main_has_ended(name):
     while threading.main_thread().is_alive():
         time.sleep(0.01)
@@ -559,6 +563,7 @@ class Program(NamedTuple):
     main: str
     published: list[str]
     status: int = 0
+    is_put_off: bool = True
     before: str = ""
     after: str = ""
 
@@ -575,7 +580,10 @@ PROGRAMS = {
     "exits": Program("get('1'); sys.exit(3)", ["1"], status=3),
     "fails": Program("get('1'); 1 / 0", ["1"], status=1),
     "has a thread that publishes when main has ended": Program(
-        "threading.Thread(target=get_when_main_has_ended, args=['1']).start()", ["1"]
+        "threading.Thread(target=get_when_main_has_ended, args=['1']).start()",
+        ["1"],
+        # Python 3.12 starts no threads any more then, and the event is sent by its own, once.
+        is_put_off=sys.version_info[:2] != (3, 12),
     ),
     "has published before a thread does when main has ended": Program(
         "get('1'); threading.Thread(target=get_when_main_has_ended, args=['2']).start()",
@@ -592,8 +600,11 @@ PROGRAMS = {
     "forks by hand": Program(
         "get('1'); child = os.fork(); get('3' if child else '2')", ["1", "2", "3"]
     ),
-    "is patched by gevent": Program("get('1')", ["1"], before=PATCH),
-    "is patched by gevent after the import": Program("get('1')", ["1"], after=PATCH),
+    # gevent resolves names in threads, of which some Pythons start none at the end.
+    "is patched by gevent": Program("get('1'); flush(); get('2')", ["1", "2"], before=PATCH),
+    "is patched by gevent after the import": Program(
+        "get('1'); flush(); get('2')", ["1", "2"], after=PATCH
+    ),
     "is a child of Celery": Program(
         "get('1'); signals.worker_process_shutdown.send(); os._exit(0)", ["1"], before=CELERY
     ),
@@ -612,7 +623,8 @@ class TestTheEndOfAProcess:
             pytest.importorskip("gevent")
         if "fork" in program.main and not hasattr(os, "fork"):
             pytest.skip("this system does not fork")
-        api.answers.append((503, "later"))
+        if program.is_put_off:
+            api.answers.append((503, "later"))
         file = tmp_path / "program.py"
         file.write_text(
             PROGRAM.format(
@@ -624,7 +636,7 @@ class TestTheEndOfAProcess:
         )
         ran = run(str(file))
         assert ran.returncode == program.status, ran.stderr
-        put_off = events_of(api.calls[0].body)
+        put_off = events_of(api.calls[0].body) if program.is_put_off else []
         names = [name for _, name, _ in api.events[len(put_off) :]]
         assert sorted(names) == program.published
 
