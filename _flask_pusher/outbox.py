@@ -229,12 +229,15 @@ class Outbox:
     def settle(self, recording: Recording) -> None:
         """A recording ends, and has what is undecided by then."""
         with self._lock:
-            entries = [one for one in self._entries if recording in (one.recordings or ())]
-        for entry in entries:
+            found = [
+                (entry, entry.recordings)
+                for entry in self._entries
+                if entry.recordings and recording in entry.recordings
+            ]
+        for entry, recordings in found:
             if entry.may_leave and not self.has_failed:
                 recording.add(self.owner.client, entry.event)
-            if entry.recordings is not None:
-                entry.recordings.remove(recording)
+            recordings.remove(recording)
 
     def answer(self) -> None:
         """The response is ready, or its stream has ended: what is not for the publisher leaves."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from contextvars import Context, copy_context
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -333,6 +334,62 @@ class TestInARequest:
         assert api.events == []
         answer.close()
         assert api.events == [("a", "one", {})]
+
+    def test_middleware_inside_may_give_a_body_that_cannot_be_closed(
+        self, app: Flask, api: Any
+    ) -> None:
+        inner = app.wsgi_app
+        app.wsgi_app = lambda *arguments: list(inner(*arguments))  # type: ignore[method-assign]
+        pusher = Pusher(app)
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return "done"
+
+        answer = app.test_client().get("/")
+        assert names(api) == []
+        assert answer.text == "done"
+        answer.close()
+        assert names(api) == ["one"]
+
+    def test_a_response_that_no_server_asked_for_publishes_when_its_context_ends(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return "done"
+
+        with app.test_request_context("/"):
+            assert app.full_dispatch_request().get_data() == b"done"
+            assert names(api) == []
+        assert names(api) == ["one"]
+
+    def test_the_fate_of_a_transaction_is_asked_for_when_the_event_would_leave(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        decided: dict[str, bool] = {}
+
+        class Fate:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def allows(self) -> bool:
+                return decided[self.name]
+
+        @app.get("/")
+        def view() -> str:
+            followed = app.extensions["flask_pusher"].outboxes.followed
+            for name in ("committed", "rolled back"):
+                followed.in_progress = partial(Fate, name)
+                pusher.defer("a", name, {})
+            return ""
+
+        answer = browser.get("/")
+        decided.update({"committed": True, "rolled back": False})
+        answer.close()
+        assert names(api) == ["committed"]
 
     def test_what_is_refused_is_refused_at_the_call(self, app: Flask, pusher: Pusher) -> None:
         with app.app_context():

@@ -13,8 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import blinker
 import pytest
 import requests
 from flask import Flask, Response, stream_with_context
@@ -509,6 +511,17 @@ class TestTheEnd:
         publisher.flush()
         assert time.monotonic() - started < 300
         assert len(lost) == 1
+
+    def test_a_worker_of_celery_that_ends_sends_what_waits(
+        self, driven: Driven, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flushed: list[Any] = []
+        signals = SimpleNamespace(worker_process_shutdown=blinker.Signal())
+        monkeypatch.setitem(sys.modules, "celery.signals", signals)
+        monkeypatch.setattr(driven.publisher, "flush", lambda *sender: flushed.append(sender))
+        driven.publisher._at_exit()
+        signals.worker_process_shutdown.send("the worker")
+        assert flushed == [("the worker",)]
 
     def test_a_process_that_has_nothing_to_send_does_not_wait(self, driven: Driven) -> None:
         driven.publisher.flush()  # nobody would answer: the test would hang
