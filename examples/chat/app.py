@@ -32,7 +32,7 @@ from flask_pusher import Pusher, PusherError
 
 NAME_LENGTH = 24  # characters
 TEXT_LENGTH = 500
-USER_ID_LENGTH = 200  # what Channels takes
+USER_ID_LENGTH = 128  # what Channels takes
 USERS_PER_BROWSER = 8
 WEBHOOKS = "private-webhooks"
 WEBHOOK_FIELDS = ("name", "channel", "user_id", "event", "subscription_count")

@@ -277,7 +277,7 @@ def test_two_people_see_each_other_come_type_speak_and_leave(chat: Chat, meet: M
     ana.say("Hello Ben!")
     expect(ben.messages.filter(has_text="Hello Ben!")).to_have_count(1)
     for person in (ana, ben):
-        assert person.messages.filter(has_text="Hello").count() == 2
+        expect(person.messages.filter(has_text="Hello")).to_have_count(2)
 
     ben.page.close()
     expect(ana.messages.filter(has_text="Ben left.")).to_be_visible()
