@@ -46,32 +46,32 @@ if TYPE_CHECKING:
     from werkzeug.exceptions import HTTPException
     from werkzeug.wrappers import Response
 
+    # What handlers take and return. What they may return instead, a view refuses with.
+    Refusal = Union["Response", "HTTPException", tuple[Any, int], tuple[Any, int, Any]]
+    Consent = Union[bool, Refusal, Awaitable[Union[bool, Refusal]]]
+    Data = Union[
+        Mapping[str, Any], Refusal, Awaitable[Union[Mapping[str, Any], Refusal, None]], None
+    ]
+
+    AuthHandler = TypeVar("AuthHandler", bound="Callable[[str, str], Consent]")
+    DataHandler = TypeVar("DataHandler", bound="Callable[[str, str], Data]")
+    UserHandler = TypeVar("UserHandler", bound="Callable[[str], Data]")
+    HandOver = TypeVar("HandOver", bound="Callable[[list[dict[str, Any]]], object]")
+    PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
+    PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
+
+    class AuthDecorator(Protocol):
+        """Declares a handler that is also given its pattern's variables."""
+
+        def __call__(self, handler: PatternAuth, /) -> PatternAuth: ...
+
+    class DataDecorator(Protocol):
+        """Declares a handler that is also given its pattern's variables."""
+
+        def __call__(self, handler: PatternData, /) -> PatternData: ...
+
+
 Handler = Callable[..., Any]
-
-# What handlers take and return. What they may return instead, a view refuses with.
-Refusal = Union["Response", "HTTPException", tuple[Any, int], tuple[Any, int, Any]]
-Consent = Union[bool, Refusal, Awaitable[Union[bool, Refusal]]]
-Data = Union[Mapping[str, Any], Refusal, Awaitable[Union[Mapping[str, Any], Refusal, None]], None]
-
-AuthHandler = TypeVar("AuthHandler", bound="Callable[[str, str], Consent]")
-DataHandler = TypeVar("DataHandler", bound="Callable[[str, str], Data]")
-UserHandler = TypeVar("UserHandler", bound="Callable[[str], Data]")
-HandOver = TypeVar("HandOver", bound="Callable[[list[dict[str, Any]]], object]")
-PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
-PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
-
-
-class AuthDecorator(Protocol):
-    """Declares a handler that is also given its pattern's variables."""
-
-    def __call__(self, handler: PatternAuth, /) -> PatternAuth: ...
-
-
-class DataDecorator(Protocol):
-    """Declares a handler that is also given its pattern's variables."""
-
-    def __call__(self, handler: PatternData, /) -> PatternData: ...
-
 
 _VARIABLE = re.compile(
     r"<(?:(?P<converter>[A-Za-z_][A-Za-z0-9_]*)(?:\((?P<arguments>[^<>]*)\))?:)?"

@@ -41,6 +41,9 @@ _call: ContextVar[Outbox | None] = ContextVar("flask_pusher_call", default=None)
 """The outbox of the WSGI call that runs, for functions whose request's context is gone, and for
 copies of the context that outlive the request: some servers clear ``environ`` at its end."""
 
+_is_handing_over: ContextVar[bool] = ContextVar("flask_pusher_is_handing_over", default=False)
+"""Whether the application's ``hand_over`` function runs, whose own events are not handed over."""
+
 
 class Entry:
     """A deferred event, the recordings it belongs to, and the transaction whose fate it shares."""
@@ -150,9 +153,10 @@ class Outboxes:
 
     def _handed_over(self, events: list[Wire]) -> bool:
         handler = self.hand_over.handler
-        if handler is None:
+        if handler is None or _is_handing_over.get():
             return False
         calls = [dict(event) for event in events]
+        token = _is_handing_over.set(True)
         try:
             with self.app.app_context():
                 self.app.ensure_sync(handler)(calls)
@@ -162,6 +166,8 @@ class Outboxes:
                 " by the publisher."
             )
             return False
+        finally:
+            _is_handing_over.reset(token)
         return True
 
     def _publish(self, events: list[Wire], here: bool) -> None:

@@ -9,7 +9,6 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -28,7 +27,7 @@ _KEY = r"[A-Za-z0-9_.~-]+"
 _HOST = r"[\w.-]+|\[[0-9A-Fa-f:.]+\]"
 _PATH = r"/[A-Za-z0-9_.~/-]*[A-Za-z0-9_.~-]"
 _URL_FORM = "https://KEY:SECRET@HOST[:PORT][/PATH]/apps/APP_ID"
-_URL = re.compile(
+_URL = (
     rf"(?P<scheme>https?)://(?P<key>{_KEY}):(?P<secret>[^:@/\s]+)@(?P<host>{_HOST})"
     rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>{_PATH})?/apps/(?P<app_id>{rules.APP_ID})/?"
 )
@@ -40,8 +39,7 @@ _FLAGS = {
 _is_hosted = re.compile(r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com").fullmatch
 
 
-@dataclass(frozen=True, repr=False)  # it holds the secret
-class Settings:
+class Settings(NamedTuple):
     """An application's configuration, checked. The fields are named as the keys are."""
 
     app_id: str
@@ -66,6 +64,9 @@ class Settings:
     auth_max_channels: int
     client_options: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return "<Settings, which hold the secret>"
+
     @property
     def tokens(self) -> dict[str, str]:
         """The secrets by which webhooks are accepted, by their keys."""
@@ -80,14 +81,12 @@ class _WrongError(Exception):
 
 
 def _text(pattern: str) -> Callable[[Any], str]:
-    matches = re.compile(pattern).fullmatch
-
     def read(value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # digits that from_prefixed_env took for JSON
         if isinstance(value, float):
             raise _WrongError("given as text: in an environment variable, quote it twice")
-        if not isinstance(value, str) or not matches(value):
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise _WrongError
         return value
 
@@ -198,7 +197,7 @@ def _route(value: Any) -> str:
 
 
 def _url(value: Any) -> Mapping[str, str]:
-    parts = _URL.fullmatch(_text(r"\S+")(value))
+    parts = re.fullmatch(_URL, _text(r"\S+")(value))
     if parts is None or (parts["port"] and not 1 <= int(parts["port"]) <= 65535):
         raise _WrongError
     found = {name: part for name, part in parts.groupdict().items() if part}

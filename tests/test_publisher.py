@@ -1085,6 +1085,26 @@ class TestHandOver:
         assert "@pusher.hand_over raised an exception" in caplog.text
         assert "no broker" in caplog.text
 
+    def test_what_it_defers_itself_is_not_handed_over_again(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        queued: list[Any] = []
+
+        @pusher.hand_over
+        def enqueue(calls: list[dict[str, Any]]) -> None:
+            queued.extend(calls)
+            pusher.defer("a", "queued", {})
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return "fine"
+
+        app.test_client().get("/").close()
+        publisher().flush()
+        assert [call["name"] for call in queued] == ["one"]
+        assert api.events == [("a", "queued", {})]
+
     def test_it_may_be_a_coroutine_function(self, app: Flask, pusher: Pusher, api: Any) -> None:
         pytest.importorskip("asgiref", reason="coroutine functions need Flask[async]")
         queued: list[Any] = []
