@@ -25,7 +25,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import click
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, g, has_request_context, request
 from flask.signals import appcontext_tearing_down
 
 from _flask_pusher.client import Client
@@ -84,7 +84,6 @@ class Outboxes:
     def watch(self) -> None:
         """See how each request of the application ends."""
         self.app.wsgi_app = Middleware(self, self.app.wsgi_app)  # type: ignore[method-assign]
-        self.app.after_request(self._note_stream)
 
     def defer(self, events: Iterable[Wire]) -> None:
         recordings = self.recordings.of(self.client) or None
@@ -115,13 +114,6 @@ class Outboxes:
             setattr(g, self.key, Outbox(self, is_of_request=False))
             appcontext_tearing_down.connect(self._end_context, self.app)
         yield g.get(self.key)
-
-    def _note_stream(self, response: Response) -> Response:
-        """A stream may defer when the application has long returned."""
-        outbox = _call.get()
-        if outbox is not None and response.is_streamed:
-            outbox.is_streamed = not response.direct_passthrough
-        return response
 
     def _end_context(self, _app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
         """An application context ends, with what was deferred in it outside of a request."""
@@ -186,7 +178,7 @@ class Outbox:
         "_was_ended_by_error",
         "is_closed",
         "is_of_request",
-        "is_streamed",
+        "may_be_streamed",
         "owner",
         "publisher",
         "status",
@@ -196,7 +188,8 @@ class Outbox:
         self.owner = owner
         self.is_of_request = is_of_request
         self.status = ""
-        self.is_streamed = False
+        self.may_be_streamed = False
+        """Whether the response has no length, and may defer when the application has returned."""
         self.is_closed = False
         self.publisher: Publisher | None = None
         """Who runs what a garbage collector must not; None where nothing was deferred."""
@@ -278,9 +271,10 @@ class Middleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         outbox = environ[self.outboxes.key] = Outbox(self.outboxes, is_of_request=True)
 
-        def start(status: str, *arguments: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             outbox.status = status
-            return start_response(status, *arguments)
+            outbox.may_be_streamed = "Content-Length" not in dict(headers)
+            return start_response(status, headers, *error)
 
         token = _call.set(outbox)
         try:
@@ -291,11 +285,10 @@ class Middleware:
             raise
         finally:
             _call.reset(token)
-        if outbox.is_streamed:
-            return _Body(body, outbox)
-        if outbox.close_if_empty():
-            return body
-        outbox.answer()
+        if not outbox.may_be_streamed:
+            if outbox.close_if_empty():
+                return body
+            outbox.answer()
         return _Body(body, outbox)
 
 

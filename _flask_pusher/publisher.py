@@ -408,22 +408,21 @@ class Publisher:
     def start(self) -> bool:
         """Start the threads, unless they run. False where none can be started any more, as when
         the interpreter ends."""
-        if self.is_started:
-            return True
         # requests imports it in its first call. A fork in the midst of that would leave the
         # import's lock to the child, held for ever.
         import netrc  # noqa: F401
 
         with self.starting:
-            if not self.is_started:
-                try:
-                    for number in range(SENDERS):
-                        self._start_thread(self._send, f"flask-pusher-{number}")
-                    self._start_thread(self._dispatch, "flask-pusher")
-                except RuntimeError:
-                    return False
-                self._at_exit()
-                self.is_started = True
+            if self.is_started:
+                return True
+            try:
+                for number in range(SENDERS):
+                    self._start_thread(self._send, f"flask-pusher-{number}")
+                self._start_thread(self._dispatch, "flask-pusher")
+            except RuntimeError:
+                return False
+            self._at_exit()
+            self.is_started = True
         return True
 
     @staticmethod

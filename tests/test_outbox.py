@@ -434,6 +434,29 @@ class TestStreams:
         answer.close()
         assert names(api) == ["streamed"]
 
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_stream_that_names_its_length_publishes_at_the_end_of_its_context(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, fails: bool
+    ) -> None:
+        @app.get("/")
+        def view() -> Response:
+            def body() -> Iterator[str]:
+                yield "a"
+                pusher.defer("a", "streamed", {})
+                if fails:
+                    raise KeyError
+                yield "b"
+
+            answer = Response(stream_with_context(body()))
+            answer.content_length = 2
+            return answer
+
+        answer = browser.get("/")
+        with pytest.raises(KeyError) if fails else nullcontext():
+            assert answer.text == "ab"
+        answer.close()
+        assert names(api) == ([] if fails else ["streamed"])
+
     @pytest.mark.parametrize("status", [200, 500])
     def test_an_exception_or_an_error_status_publishes_nothing(
         self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, status: int
