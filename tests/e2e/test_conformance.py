@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import requests
 import websocket
 
 from flask_pusher import Pusher
-from tests.local.peers import Api
 
 from .conftest import NewName
 from .connection import Connection
 from .servers import APP_ID, KEY
+
+if TYPE_CHECKING:
+    from tests.local.peers import Api
+else:  # as pytest names the packages below its folder
+    from local.peers import Api
 
 SUCCEEDED = "pusher_internal:subscription_succeeded"
 COUNT = "pusher_internal:subscription_count"

@@ -114,7 +114,7 @@ def application(port: int, api_port: int, packages: Path, heard: Path) -> Iterat
         "HEARD": str(heard),
     }
     command = [sys.executable, "-m", "gunicorn", "--threads", "4", "--bind", f"127.0.0.1:{port}"]
-    process = subprocess.Popen([*command, "tests.e2e.machine:app"], env=environ)
+    process = subprocess.Popen([*command, "machine:app"], cwd=Path(__file__).parent, env=environ)
     try:
         wait_for_port(port, process)
         yield

@@ -88,8 +88,13 @@ class Tab:
             self.do(lambda page: page.wait_for_timeout(20))
 
     def has(self, expression: str) -> None:
-        """Wait until a JavaScript expression is true in the page."""
-        self.do(lambda page: page.wait_for_function(f"() => {expression}"))
+        """Wait until a JavaScript expression is true in the page, or in the one that comes next,
+        whose scripts may not have run yet."""
+        script = f"""() => {{
+          try {{ return {expression}; }}
+          catch (error) {{ if (error instanceof ReferenceError) return false; throw error; }}
+        }}"""
+        self.do(lambda page: page.wait_for_function(script))
 
     def evaluate(self, expression: str) -> object:
         return self.do(lambda page: page.evaluate(expression))
