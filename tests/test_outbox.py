@@ -683,6 +683,29 @@ class TestOutsideARequest:
             fail()
         assert names(api) == []
 
+    @pytest.mark.parametrize(
+        ("end", "left"),
+        [
+            (SystemExit(), ["one"]),
+            (SystemExit(0), ["one"]),
+            (SystemExit(1), []),
+            (SystemExit("no"), []),
+            (click.exceptions.Exit(0), ["one"]),
+            (click.exceptions.Exit(1), []),
+        ],
+    )
+    def test_an_early_end_publishes_where_it_is_no_failure(
+        self, app: Flask, pusher: Pusher, api: Any, end: BaseException, left: list[str]
+    ) -> None:
+        def work() -> None:
+            with app.app_context():
+                pusher.defer("a", "one", {})
+                raise end
+
+        with pytest.raises(type(end)):
+            work()
+        assert names(api) == left
+
     def test_an_error_that_is_being_handled_around_the_context_is_another(
         self, app: Flask, pusher: Pusher, api: Any
     ) -> None:

@@ -719,6 +719,23 @@ def test_a_page_that_repeats_the_url_tells_no_signature(
     assert "auth_signature" not in str(raised.value)
 
 
+class UnreadableBackend:
+    """Parses what is no JSON, as an adapter of the client's does."""
+
+    def __init__(self, client: Any) -> None:
+        """Take what each adapter is given."""
+
+    def send_request(self, request: Any) -> Any:
+        return json.loads("<html>")
+
+
+def test_what_a_backend_cannot_read_is_an_error_of_the_server(client_of: ClientOf) -> None:
+    client = client_of(PUSHER_BACKEND=UnreadableBackend)
+    with pytest.raises(PusherError, match="cannot be read") as raised:
+        publish(client)
+    assert not isinstance(raised.value, NoAnswer)
+
+
 class TalkativeError(Exception):
     """As an HTTP library has it that keeps the URL out of its exception's arguments."""
 
