@@ -41,16 +41,16 @@ _begun_here: ContextVar[tuple[ref[SessionTransaction], ...]] = ContextVar(
 )
 """The transactions, savepoints apart, that began in this context; they may have ended."""
 
-_writes = re.compile(
+_FLAGS = re.VERBOSE | re.IGNORECASE | re.DOTALL
+_WRITES = (  # compiled where a session is followed, and nowhere else
     r"""(?:\s | --[^\n]*\n | /\*(?:[^*] | \*(?!/))*\*/)*  # white space and comments
     (?:
         (?:INSERT | UPDATE | DELETE | MERGE | REPLACE | TRUNCATE | COPY | LOAD
         | CALL | DO | EXEC | EXECUTE | CREATE | ALTER | DROP)\b
         # WITH a AS (INSERT ...) SELECT ..., WITH a AS (SELECT ...) INSERT ...
         | WITH\b .* [()]\s* (?:INSERT | UPDATE | DELETE | MERGE)\b
-    )""",
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-).match
+    )"""
+)
 
 
 class Fate:
@@ -154,7 +154,7 @@ class Followed:
 
     def _executed(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
         session = self._sessions[connection]() if connection in self._sessions else None
-        if session is not None and _writes(statement):
+        if session is not None and re.match(_WRITES, statement, _FLAGS):
             self._innermost(session).wrote = True
 
     def _added(self, session: Session, _: Any) -> None:
