@@ -612,6 +612,9 @@ def test_a_message_of_a_user_who_signed_out_is_refused(
 ) -> None:
     browser = open_browser()
     ana = Person(browser.new_page(), "Ana").come_in(local_chat)
+    ana.page.wait_for_function(
+        "pusher.user.user_data && pusher.allChannels().every((channel) => channel.subscribed)"
+    )
     browser.clear_cookies()
 
     ana.say("Still here?")
@@ -626,6 +629,9 @@ def test_a_note_of_a_user_who_signed_out_is_refused(
     meet(local_chat, "Ben")
     browser = open_browser()
     ana = Person(browser.new_page(), "Ana").come_in(local_chat)
+    ana.page.wait_for_function(
+        "pusher.user.user_data && pusher.allChannels().every((channel) => channel.subscribed)"
+    )
     browser.clear_cookies()
 
     ana.write_note("Ben", "Still here?")
