@@ -529,11 +529,11 @@ def refuse_nan(text: str) -> str:
     :raises ValueError: for NaN and the infinities.
     """
     if "NaN" in text or "Infinity" in text:
-        json.loads(text, parse_constant=_refuse_constant)
+        json.loads(text, parse_constant=refuse_constant)
     return text
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON: no browser could read it. Send None or text instead.")
 
 

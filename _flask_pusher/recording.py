@@ -14,7 +14,7 @@ from pusher.crypto import generate_shared_secret
 from pusher.http import Request
 
 from _flask_pusher import rules
-from _flask_pusher.client import Client
+from _flask_pusher.client import Client, refuse_constant
 from _flask_pusher.stand_in import Channels, answer_of, events_of
 from _flask_pusher.transport import Observer
 
@@ -121,10 +121,6 @@ def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:
 def _as_in_browser(data: str) -> Any:
     """What pusher-js makes of an event's data: the JSON value, or the text where it is not JSON."""
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return json.loads(data, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         return data
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)
