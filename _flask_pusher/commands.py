@@ -116,8 +116,8 @@ def _show_handlers(binding: Binding) -> None:
 
 
 def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
-    for pattern in declared.patterns:
-        click.echo(f"  {pattern.text:36}  {_named(pattern.handler)}")
+    for text, handler in declared.patterns.values():
+        click.echo(f"  {text:36}  {_named(handler)}")
     if declared.bare.handler:
         click.echo(f"  {'(every other channel)':36}  {_named(declared.bare.handler)}")
     if not declared:

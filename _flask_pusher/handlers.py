@@ -26,7 +26,7 @@ import re
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from flask import Flask
 from werkzeug.routing import (
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 
 Handler = Callable[..., Any]
 
-_VARIABLE = re.compile(
+_VARIABLE = (  # compiled where a pattern is declared, and nowhere else
     r"<(?:(?P<converter>[A-Za-z_][A-Za-z0-9_]*)(?:\((?P<arguments>[^<>]*)\))?:)?"
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)>"
 )
@@ -140,14 +140,6 @@ def declared_twice(decorator: str) -> ValueError:
     )
 
 
-class Pattern(NamedTuple):
-    """A pattern as declared: its text, and what it is without its variables' names."""
-
-    text: str
-    shape: str
-    handler: Handler
-
-
 class ChannelHandlers:
     """The handlers that one decorator was given: one without a pattern, and one for each."""
 
@@ -155,7 +147,8 @@ class ChannelHandlers:
         self.decorator = decorator
         self.prefixes = prefixes
         self.bare = Slot(decorator, keeps_the_first=False)
-        self.patterns: tuple[Pattern, ...] = ()
+        self.patterns: dict[str, tuple[str, Handler]] = {}
+        """What each shape was declared as, and its handler. Replaced, and never changed."""
 
     def __bool__(self) -> bool:
         return bool(self.bare.handler or self.patterns)
@@ -180,12 +173,10 @@ class ChannelHandlers:
     def _declare_pattern(self, text: str, handler: Handler) -> None:
         expect_callable(handler, self._declaration(text))
         shape = _shape(text)
-        for pattern in self.patterns:
-            if pattern.shape == shape:
-                if pattern.handler is not handler:
-                    raise declared_twice(self._declaration(text))
-                return
-        self.patterns += (Pattern(text, shape, handler),)
+        if shape not in self.patterns:
+            self.patterns = {**self.patterns, shape: (text, handler)}
+        elif self.patterns[shape][1] is not handler:
+            raise declared_twice(self._declaration(text))
 
     def _check(self, text: str) -> None:
         if not text.startswith(self.prefixes):
@@ -193,7 +184,7 @@ class ChannelHandlers:
                 f"{self._declaration(text)} can match no channel that is asked about. Start the"
                 f" pattern with {' or '.join(self.prefixes)}."
             )
-        literal = _VARIABLE.sub("", text)
+        literal = re.sub(_VARIABLE, "", text)
         if "<" in literal or ">" in literal:
             raise ValueError(
                 f"{self._declaration(text)} is malformed: a variable is <name> or <converter:name>."
@@ -203,7 +194,7 @@ class ChannelHandlers:
                 f"{self._declaration(text)} can match no channel. A name has 1 to"
                 f" {rules.NAME_LENGTH} of the characters {rules.CHARACTERS}."
             )
-        names = [variable["name"] for variable in _VARIABLE.finditer(text)]
+        names = [variable["name"] for variable in _variables(text)]
         if len(set(names)) < len(names):
             raise ValueError(f"{self._declaration(text)} is malformed: each name is used once.")
         if not {"channel_name", "socket_id"}.isdisjoint(names):
@@ -221,7 +212,7 @@ class ChannelHandlers:
         :raises LookupError: for a converter that the application does not have.
         """
         try:
-            return _compile(text, url_map)
+            return Compiled(text, url_map)
         except LookupError as error:
             raise LookupError(
                 f"{self._declaration(text)}: there is no converter {error.args[0]!r}. Add it to"
@@ -235,7 +226,7 @@ class ChannelHandlers:
 
 
 def _variables(text: str) -> Iterator[re.Match[str]]:
-    return _VARIABLE.finditer(text)
+    return re.finditer(_VARIABLE, text)
 
 
 def _shape(text: str) -> str:
@@ -246,19 +237,30 @@ def _shape(text: str) -> str:
         arguments = variable["arguments"] or ""
         return f"<{'' if converter in _TEXT and not arguments else converter}({arguments})>"
 
-    return _VARIABLE.sub(without_name, text)
+    return re.sub(_VARIABLE, without_name, text)
 
 
 # -- Matching -------------------------------------------------------------------------------------
 
 
-class Compiled(NamedTuple):
+class Compiled:
     """A pattern for one application: what it matches, and how its variables are converted."""
 
-    fullmatch: Callable[[str], re.Match[str] | None]
-    converters: Mapping[str, BaseConverter]
-    rank: tuple[int, list[int]]
-    """Sorts before the patterns of the same beginning that are less specific."""
+    def __init__(self, text: str, url_map: Map) -> None:
+        self.converters: dict[str, BaseConverter] = {}
+        pieces: list[tuple[str, str]] = []  # each variable's name, and the literal text behind it
+        beginning, position = text.partition("<")[0], 0
+        for variable in _variables(text):
+            if pieces:
+                pieces[-1] = (pieces[-1][0], text[position : variable.start()])
+            position = variable.end()
+            self.converters[variable["name"]] = _converter(variable, url_map)
+            pieces.append((variable["name"], text[position:]))
+        expression = re.escape(beginning) + _expression(pieces, self.converters)
+        self.fullmatch = re.compile(expression).fullmatch
+        literal = len(re.sub(_VARIABLE, "", text))
+        self.rank = (-literal, [converter.weight for converter in self.converters.values()])
+        """Sorts before the patterns of the same beginning that are less specific."""
 
     def match(self, channel: str) -> dict[str, Any] | None:
         """The variables' values; None where the channel does not match."""
@@ -272,25 +274,6 @@ class Compiled(NamedTuple):
             }
         except ValidationError:
             return None
-
-
-def _compile(text: str, url_map: Map) -> Compiled:
-    converters: dict[str, BaseConverter] = {}
-    pieces: list[tuple[str, str]] = []  # each variable's name, and the literal text behind it
-    beginning, position = text.partition("<")[0], 0
-    for variable in _variables(text):
-        if pieces:
-            pieces[-1] = (pieces[-1][0], text[position : variable.start()])
-        position = variable.end()
-        converters[variable["name"]] = _converter(variable, url_map)
-        pieces.append((variable["name"], text[position:]))
-    literal = len(_VARIABLE.sub("", text))
-    weights = [converter.weight for converter in converters.values()]
-    return Compiled(
-        re.compile(re.escape(beginning) + _expression(pieces, converters)).fullmatch,
-        converters,
-        (-literal, weights),
-    )
 
 
 def _converter(variable: re.Match[str], url_map: Map) -> BaseConverter:
@@ -338,23 +321,37 @@ def _short(converter: BaseConverter) -> str:
     return converter.regex + "?"
 
 
-class Found(NamedTuple):
+class Found:
     """The handler of a channel, and the values of its pattern's variables."""
 
-    handler: Handler
-    call: Handler
-    """The handler, as a function that is no coroutine function."""
-    variables: Mapping[str, Any]
+    __slots__ = ("call", "handler", "variables")
+
+    def __init__(self, handler: Handler, call: Handler, variables: Mapping[str, Any]) -> None:
+        self.handler = handler
+        self.call = call
+        """The handler, as a function that is no coroutine function."""
+        self.variables = variables
 
 
-class _Table(NamedTuple):
-    """What one application's channels find: made once from what is declared, and never changed."""
+class _Table:
+    """What one application's channels find: made once from what is declared, and never changed.
 
-    patterns: tuple[Pattern, ...]
-    bare: Handler | None
-    lengths: list[int]
-    by_beginning: Mapping[str, list[tuple[Compiled, Handler, Handler]]]
-    of_the_rest: Found | None
+    The longest text that patterns have before their first variable is tried first, as Flask tries
+    the literal parts of a path before the variable ones.
+    """
+
+    def __init__(self, declared: ChannelHandlers, app: Flask) -> None:
+        self.patterns = declared.patterns
+        self.bare = declared.bare.handler
+        self.by_beginning: dict[str, list[tuple[Compiled, Handler, Handler]]] = {}
+        for text, handler in self.patterns.values():
+            compiled = declared.compile(text, app.url_map)
+            alike = self.by_beginning.setdefault(text.partition("<")[0], [])
+            alike.append((compiled, handler, app.ensure_sync(handler)))
+        for alike in self.by_beginning.values():
+            alike.sort(key=lambda one: one[0].rank)
+        self.lengths = sorted(set(map(len, self.by_beginning)), reverse=True)
+        self.of_the_rest = Found(self.bare, app.ensure_sync(self.bare), {}) if self.bare else None
 
 
 class Matcher:
@@ -363,29 +360,13 @@ class Matcher:
     def __init__(self, declared: ChannelHandlers, app: Flask) -> None:
         self.declared = declared
         self.app = app
-        self._table = self._build()
-
-    def _build(self) -> _Table:
-        """The longest text that patterns have before their first variable is tried first, as Flask
-        tries the literal parts of a path before the variable ones."""
-        patterns, bare = self.declared.patterns, self.declared.bare.handler
-        found: dict[str, list[tuple[Compiled, Handler, Handler]]] = {}
-        for pattern in patterns:
-            compiled = self.declared.compile(pattern.text, self.app.url_map)
-            call = self.app.ensure_sync(pattern.handler)
-            alike = found.setdefault(pattern.text.partition("<")[0], [])
-            alike.append((compiled, pattern.handler, call))
-        for alike in found.values():
-            alike.sort(key=lambda one: one[0].rank)
-        lengths = sorted(set(map(len, found)), reverse=True)
-        of_the_rest = Found(bare, self.app.ensure_sync(bare), {}) if bare else None
-        return _Table(patterns, bare, lengths, found, of_the_rest)
+        self._table = _Table(declared, app)
 
     def find(self, channel: str) -> Found | None:
         table = self._table
         declared = self.declared
         if table.patterns is not declared.patterns or table.bare is not declared.bare.handler:
-            table = self._table = self._build()
+            table = self._table = _Table(declared, self.app)
         for length in table.lengths:
             for compiled, handler, call in table.by_beginning.get(channel[:length], ()):
                 variables = compiled.match(channel)

@@ -9,7 +9,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 from flask import Flask
@@ -36,10 +36,10 @@ _FLAGS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
-_is_hosted = re.compile(r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com").fullmatch
+_HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com"
 
 
-class Settings(NamedTuple):
+class Settings:
     """An application's configuration, checked. The fields are named as the keys are."""
 
     app_id: str
@@ -64,8 +64,8 @@ class Settings(NamedTuple):
     auth_max_channels: int
     client_options: Mapping[str, Any]
 
-    def __repr__(self) -> str:
-        return "<Settings, which hold the secret>"
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
 
     @property
     def tokens(self) -> dict[str, str]:
@@ -214,22 +214,30 @@ def _raw_key(value: Any) -> bytes:
 # -- The table ------------------------------------------------------------------------------------
 
 
-class Setting(NamedTuple):
-    """One row: the key, how its value is read, what it is where it is not set."""
+class Setting:
+    """One row: the key, how its value is read, what it is where it is not set, and what it should
+    be, for the error where it is something else.
 
-    key: str
-    read: Callable[[Any], Any]
-    default: Any
-    wanted: str
-    """What the value should be, for the error where it is something else."""
-    is_public: bool = False
-    """Whether a wrong value may be shown: nobody puts a credential there by mistake."""
-    unset: tuple[Any, ...] = (None, "")
-    """The values that mean that the setting is not set."""
+    :param is_public: whether a wrong value may be shown: nobody puts a credential there by mistake.
+    :param unset: the values that mean that the setting is not set.
+    """
 
-    @property
-    def field(self) -> str:
-        return self.key[len("PUSHER_") :].lower()
+    def __init__(
+        self,
+        key: str,
+        read: Callable[[Any], Any],
+        default: Any,
+        wanted: str,
+        is_public: bool = False,
+        unset: tuple[Any, ...] = (None, ""),
+    ) -> None:
+        self.key = key
+        self.field = key[len("PUSHER_") :].lower()
+        self.read = read
+        self.default = default
+        self.wanted = wanted
+        self.is_public = is_public
+        self.unset = unset
 
 
 URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535")
@@ -302,7 +310,9 @@ def read_settings(app: Flask) -> Settings:
                 raise _error(
                     row, app.config, f"{row.wanted}, from the service's page about the app"
                 )
-    if found["host"] is None and not (found["cluster"] and _is_hosted(url.get("host", ""))):
+    if found["host"] is None and not (
+        found["cluster"] and re.fullmatch(_HOSTED, url.get("host", ""))
+    ):
         found["host"] = url.get("host")
     found["port"] = found["port"] or (int(url["port"]) if "port" in url else None)
     found["path"] = found["path"] or url.get("path", "")
@@ -422,7 +432,7 @@ def make_client(app: Flask, settings: Settings) -> Client:
 def hosted_cluster(host: str) -> str | None:
     """The cluster that a host of the hosted service is of, empty for its first one; None for a
     host of one's own."""
-    hosted = _is_hosted(host)
+    hosted = re.fullmatch(_HOSTED, host)
     return hosted and (hosted["cluster"] or "")
 
 
