@@ -314,10 +314,10 @@ def read_settings(app: Flask) -> Settings:
         found["cluster"] and re.fullmatch(_HOSTED, url.get("host", ""))
     ):
         found["host"] = url.get("host")
+    if found["ssl"] is None:  # before the URL's port: `https://...:80` says what it speaks
+        found["ssl"] = found["port"] != 80 and url.get("scheme") != "http"
     found["port"] = found["port"] or (int(url["port"]) if "port" in url else None)
     found["path"] = found["path"] or url.get("path", "")
-    if found["ssl"] is None:
-        found["ssl"] = found["port"] != 80 and url.get("scheme") != "http"
     settings = Settings(**found)
     _expect_compatible(settings)
     _leave_for_the_application(app, settings)

@@ -345,6 +345,10 @@ class TestUrl:
         client = bare(PUSHER_URL="http://a-key:a-secret@127.0.0.1:6001/apps/7")
         assert client.address == ("127.0.0.1", 6001, False)
 
+    def test_a_url_of_https_is_never_plain_http(self, bare: ClientOf) -> None:
+        client = bare(PUSHER_URL="https://a-key:a-secret@127.0.0.1:80/apps/7")
+        assert client.address == ("127.0.0.1", 80, True)
+
     def test_plain_http_without_a_port_is_port_80(self, bare: ClientOf) -> None:
         client = bare(PUSHER_URL="http://a-key:a-secret@127.0.0.1/apps/7")
         assert client.address == ("127.0.0.1", 80, False)
