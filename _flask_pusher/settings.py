@@ -24,8 +24,8 @@ LOG = "log"
 """The backend that sends nothing and needs no credentials."""
 
 _KEY = r"[A-Za-z0-9_.~-]+"
-_HOST = r"[\w.-]+|\[[0-9A-Fa-f:.]+\]"
-_PATH = r"/[A-Za-z0-9_.~/-]*[A-Za-z0-9_.~-]"
+_HOST = r"\w[\w-]*(?:\.\w[\w-]*)*\.?|\[[0-9A-Fa-f:.]+\]"
+_PATH = "(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+"
 _URL_FORM = "https://KEY:SECRET@HOST[:PORT][/PATH]/apps/APP_ID"
 _URL = (
     rf"(?P<scheme>https?)://(?P<key>{_KEY}):(?P<secret>[^:@/\s]+)@(?P<host>{_HOST})"
@@ -37,6 +37,8 @@ _FLAGS = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com"
+_LONGEST = 10**9
+"""Seconds, which sockets and clocks can count."""
 
 
 class Settings:
@@ -94,11 +96,16 @@ def _text(pattern: str) -> Callable[[Any], str]:
 
 
 def _host(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(
-        "[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", value
-    ):
-        return f"[{value}]"  # an IPv6 address, as URLs have it
-    return _text(_HOST)(value)
+    if not isinstance(value, str) or ":" not in value:
+        return _text(_HOST)(value)
+    from ipaddress import IPv6Address
+
+    address = value.strip("[]")
+    try:
+        IPv6Address(address)
+    except ValueError:
+        raise _WrongError from None
+    return f"[{address}]"  # as URLs have it
 
 
 def _flag(value: Any) -> bool:
@@ -126,7 +133,7 @@ def _port(value: Any) -> int | None:
 def _seconds(value: Any) -> float:
     with suppress(ValueError):
         number = float(value) if isinstance(value, str) else value
-        if type(number) in (int, float) and 0 < number < float("inf"):
+        if type(number) in (int, float) and 0 < number <= _LONGEST:
             return float(number) if type(number) is float else number
     raise _WrongError
 
@@ -201,7 +208,7 @@ def _url(value: Any) -> Mapping[str, str]:
     if parts is None or (parts["port"] and not 1 <= int(parts["port"]) <= 65535):
         raise _WrongError
     found = {name: part for name, part in parts.groupdict().items() if part}
-    return {**found, "secret": unquote(found["secret"])}
+    return {**found, "host": _host(found["host"]), "secret": unquote(found["secret"])}
 
 
 def _raw_key(value: Any) -> bytes:
@@ -252,7 +259,7 @@ TABLE = (
         "PUSHER_PATH", _text(_PATH), "", "a path such as /channels, without a slash at its end"
     ),
     Setting("PUSHER_SSL", _flag, None, "true or false", True),
-    Setting("PUSHER_TIMEOUT", _seconds, 5, "a number of seconds, more than 0", True),
+    Setting("PUSHER_TIMEOUT", _seconds, 5, "seconds, more than 0 and up to 10**9", True),
     Setting("PUSHER_BACKEND", _backend, None, "'log', or an adapter class or its import path"),
     Setting("PUSHER_BACKEND_OPTIONS", _backend_options, {}, "a dict, or a JSON object as text"),
     Setting(
@@ -274,7 +281,7 @@ TABLE = (
         "PUSHER_WEBHOOK_MAX_AGE",
         _or_none(_seconds),
         600,
-        "a number of seconds, more than 0, or None",
+        "seconds, more than 0 and up to 10**9, or None",
         is_public=True,
         unset=("",),
     ),
@@ -345,7 +352,7 @@ def _error(row: Setting, config: Mapping[str, Any], wanted: str) -> ValueError:
     value = config.get(row.key)
     if value is None or (isinstance(value, str) and not value.strip()):
         found = "it is not set"
-    elif row.is_public and not (isinstance(value, str) and re.search("[@:]", value)):
+    elif row.is_public and not re.search("[@:]", str(value)):
         found = f"it is {value!r:.100}"
     elif isinstance(value, str):
         found = f"it holds text of {len(value)} characters, which is not shown"
