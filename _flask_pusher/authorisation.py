@@ -124,7 +124,7 @@ class Authorisation:
         user_id = given.pop("user_id", None)
         if user_id is None:
             user_id = socket_id
-        data = {"user_id": _expect_id(user_id, "user_id", handler, _is_member_id), **given}
+        data = {"user_id": _expect_id(user_id, "'user_id'", handler, _is_member_id), **given}
         data["user_info"] = _expect_user_info(given.get("user_info", given), handler)
         return data
 
@@ -140,12 +140,12 @@ class Authorisation:
         if returned is None or returned is False:
             self._refuse(f"{name_of(handler)}() returned {returned!r}, so there is no user")
         user = _as_dict(returned, handler)
-        user["id"] = _expect_id(user.get("id"), "id", handler, rules.is_user_id)
+        user["id"] = _expect_id(user.get("id"), "'id'", handler, rules.is_user_id)
         if "user_info" in user:
             user["user_info"] = _expect_user_info(user["user_info"], handler)
         if "watchlist" in user:
             user["watchlist"] = [
-                _expect_id(one, "watchlist", handler, rules.is_user_id)
+                _expect_id(one, "each id of 'watchlist'", handler, rules.is_user_id)
                 for one in _expect_list(user["watchlist"], handler)
             ]
         return self.app.json.response(self.client.authenticate_user(socket_id, user))
@@ -209,24 +209,24 @@ def _is_member_id(value: Any) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= rules.USER_ID_LENGTH
 
 
-def _expect_id(value: Any, key: str, handler: Handler, is_id: Any) -> str:
+def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
     text = text_id(value)
     if not is_id(text):
         raise ValueError(
-            f"{name_of(handler)}() should return a {key!r} that is a number, or text of 1 to"
+            f"{name_of(handler)}() should return as {place} a number, or text of 1 to"
             f" {rules.USER_ID_LENGTH} characters (of a signed-in user: {rules.CHARACTERS}); it"
             f" returned {value!r:.300}."
         )
     return str(text)
 
 
-def _expect_user_info(value: Any, handler: Handler) -> Mapping[str, Any]:
+def _expect_user_info(value: Any, handler: Handler) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(
             f"{name_of(handler)}() should return a 'user_info' that is a dict; it returned a"
             f" {type(value).__name__}. The service takes nothing else."
         )
-    return value
+    return dict(value)
 
 
 def _expect_list(value: Any, handler: Handler) -> Iterable[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import warnings
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from numbers import Number
@@ -257,10 +258,10 @@ class Client(_Official):
         :raises ValueError: for a channel or socket id of another form, data that is not JSON, or
             an encrypted channel where no master key is set.
         """
-        if rules.is_encrypted(_channel(channel)):
-            self._pusher_client.expect_master_key(channel)
-        expect_socket_id(socket_id)
-        return self.sign_subscription(channel, socket_id, custom_data)
+        name = _channel(channel)
+        if rules.is_encrypted(name):
+            self._pusher_client.expect_master_key(name)
+        return self.sign_subscription(name, expect_socket_id(socket_id), custom_data)
 
     def sign_subscription(
         self, channel: str, socket_id: str, custom_data: Mapping[str, Any] | None = None
@@ -285,7 +286,7 @@ class Client(_Official):
         :return: what pusher-js expects: ``auth`` and ``user_data``.
         :raises ValueError: for a socket id of another form, and data without an id or not JSON.
         """
-        expect_socket_id(socket_id)
+        socket_id = expect_socket_id(socket_id)
         answer: dict[str, str] = super().authenticate_user(socket_id, user_data)  # type: ignore[misc]
         refuse_nan(answer["user_data"])
         return answer
@@ -481,10 +482,16 @@ def _user_id(value: Any) -> str:
 
 
 def text_id(value: Any) -> Any:
-    """An id as Channels has it, text, where an application has a number or a UUID."""
-    if isinstance(value, (str, bool)):
-        return value
-    return str(value) if isinstance(value, (Number, UUID)) else value
+    """An id as Channels has it, text, where an application has a number or a UUID; anything else
+    as it is, NaN and the infinities too."""
+    if isinstance(value, str):
+        return _text(value, "An id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value)  # of an enumeration's member its value, as of text
+    if isinstance(value, UUID):
+        return str(value)
+    is_finite = isinstance(value, Number) and re.search("[0-9]", str(value))
+    return str(value) if is_finite else value
 
 
 def _event_name(name: Any) -> str:
@@ -516,7 +523,7 @@ def _text(value: Any, what: str) -> str:
         return value.decode()
     if not isinstance(value, str):
         raise TypeError(f"{what} should be text; this is {_kind(value)}.")
-    return value
+    return str.__str__(value)  # of an enumeration's member its value, which its own str() is not
 
 
 def _kind(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import enum
 import hashlib
 import json
 import logging
@@ -303,6 +304,15 @@ class TestPrivateChannels:
 
 
 ANA = {"name": "Ana"}
+NAN = float("nan")
+
+
+class Users(str, enum.Enum):
+    ANA = "ana"
+
+
+class Numbers(enum.IntEnum):
+    ANA = 7
 
 
 class TestPresenceChannels:
@@ -332,6 +342,9 @@ class TestPresenceChannels:
             ({}, {"user_id": SOCKET_ID, "user_info": {}}),
             ([("user_id", 7), ("name", "Ana")], {"user_id": "7", **ANA, "user_info": ANA}),
             ({"user_id": Decimal(7)}, {"user_id": "7", "user_info": {}}),
+            ({"user_id": Users.ANA}, {"user_id": "ana", "user_info": {}}),
+            ({"user_id": Numbers.ANA}, {"user_id": "7", "user_info": {}}),
+            ({"user_info": MappingProxyType(ANA)}, {"user_id": SOCKET_ID, "user_info": ANA}),
             ({"user_id": "a" * 184}, {"user_id": "a" * 184, "user_info": {}}),
             ({"user_id": "Ana é"}, {"user_id": "Ana é", "user_info": {}}),
             (
@@ -382,14 +395,15 @@ class TestPresenceChannels:
         assert answer.get_json() == {"auth": f"a-key:{sign('123.456:presence-room')}"}
 
     @pytest.mark.parametrize(
-        "user_id", ["", "a" * 185, True, False, [7], (7,), {"id": 7}, b"7", 10**200]
+        "user_id",
+        ["", "a" * 185, True, False, [7], (7,), {"id": 7}, b"7", 10**200, NAN, Decimal("-inf")],
     )
     def test_a_user_id_that_cannot_be_is_an_error_that_says_so(
         self, app: Flask, friendly: Pusher, post: Post, user_id: Any
     ) -> None:
         app.config["PROPAGATE_EXCEPTIONS"] = True
         friendly.channel_data(lambda channel_name, socket_id: {"user_id": user_id})
-        with pytest.raises(ValueError, match="'user_id' that is a number, or text of 1 to 184"):
+        with pytest.raises(ValueError, match="as 'user_id' a number, or text of 1 to 184"):
             post(channel_name="presence-room")
 
     @pytest.mark.parametrize("user_info", ["Ana", ["Ana"], 7, None, [("name", "Ana")]])
@@ -851,6 +865,8 @@ class TestUsers:
             ({"id": uuid.UUID(int=7)}, {"id": "00000000-0000-0000-0000-000000000007"}),
             ({"id": "ana@a.example"}, {"id": "ana@a.example"}),
             ({"id": "a" * 184}, {"id": "a" * 184}),
+            ({"id": Users.ANA, "watchlist": [Numbers.ANA]}, {"id": "ana", "watchlist": ["7"]}),
+            ({"id": 7, "user_info": MappingProxyType(ANA)}, {"id": "7", "user_info": ANA}),
             ([("id", 7)], {"id": "7"}),
             (MappingProxyType({"id": 7}), {"id": "7"}),
             ({"id": 7, "watchlist": [8, uuid.UUID(int=9)]}, {"id": "7", "watchlist": ["8", NINE]}),
@@ -916,7 +932,7 @@ class TestUsers:
     @pytest.mark.parametrize(
         ("returned", "error", "said"),
         [
-            ({}, ValueError, "an? 'id' that is a number, or text of 1 to 184"),
+            ({}, ValueError, "as 'id' a number, or text of 1 to 184"),
             ({"name": "Ana"}, ValueError, "returned None"),
             ({"id": None}, ValueError, "returned None"),
             ({"id": "a b"}, ValueError, "returned 'a b'"),
@@ -932,7 +948,8 @@ class TestUsers:
             ({"id": 7, "user_info": "Ana"}, TypeError, "'user_info' that is a dict"),
             ({"id": 7, "watchlist": "8"}, TypeError, "a 'watchlist' that is a list of ids"),
             ({"id": 7, "watchlist": None}, TypeError, "a 'watchlist' that is a list of ids"),
-            ({"id": 7, "watchlist": [8, ""]}, ValueError, "a 'watchlist' that is a number"),
+            ({"id": NAN}, ValueError, "returned nan"),
+            ({"id": 7, "watchlist": [8, ""]}, ValueError, "as each id of 'watchlist' a number"),
             ({"id": 7, "score": float("nan")}, ValueError, "is not JSON"),
         ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import enum
 import json
 import pickle
 import re
@@ -153,7 +154,10 @@ class TestMended:
         assert api.calls[0].body["channels"] == [f"#server-to-user-{user_id}"]
         assert api.calls[1].path == f"/apps/1/users/{user_id}/terminate_connections"
 
-    @pytest.mark.parametrize("user_id", ["a/b", "", "x" * 185, None, True, ["7"]])
+    @pytest.mark.parametrize(
+        "user_id",
+        ["a/b", "", "x" * 185, None, True, ["7"], float("nan"), Decimal("-inf")],
+    )
     def test_a_user_that_cannot_be_is_refused(
         self, client: Client, api: Any, user_id: Any
     ) -> None:
@@ -260,6 +264,42 @@ def test_questions_that_cannot_be_are_refused(
     with pytest.raises((ValueError, TypeError), match=r"should be text|A channel's name has"):
         ask(client)
     assert api.calls == []
+
+
+class Names(str, enum.Enum):
+    """Names in one place, as applications keep them. ``str()`` of one is no name."""
+
+    ROOM = "presence-room"
+    EVENT = "paid"
+    SOCKET = "1.2"
+    USER = "ana"
+
+
+class Ids(enum.IntEnum):
+    USER = 7
+
+
+def test_a_member_of_an_enumeration_is_its_value_everywhere(client: Client, api: Any) -> None:
+    client.trigger(Names.ROOM, Names.EVENT, {}, Names.SOCKET)
+    client.users_info(Names.ROOM)
+    client.send_to_user(Names.USER, Names.EVENT, {})
+    client.terminate_user_connections(Ids.USER)
+    assert api.calls[0].body["channels"] == ["presence-room"]
+    assert [call.path for call in api.calls] == [
+        "/apps/1/events",
+        "/apps/1/channels/presence-room/users",
+        "/apps/1/events",
+        "/apps/1/users/7/terminate_connections",
+    ]
+    assert api.calls[2].body["channels"] == ["#server-to-user-ana"]
+
+
+def test_a_member_of_an_enumeration_is_signed_as_its_value(client: Client) -> None:
+    data = {"user_id": "ana"}
+    answer = client.authenticate("presence-room", "1.2", data)
+    assert client.authenticate(Names.ROOM, Names.SOCKET, data) == answer
+    answer = client.authenticate_user("1.2", {"id": "ana"})
+    assert client.authenticate_user(Names.SOCKET, {"id": Names.USER}) == answer
 
 
 def test_its_address_can_be_changed(client: Client) -> None:
