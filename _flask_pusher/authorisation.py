@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -95,12 +96,16 @@ class Authorisation:
         return self.client.sign_subscription(channel, socket_id, channel_data)
 
     def _expect_consent(self, consent: Any, handler: Handler) -> None:
-        if isinstance(consent, Iterator) or hasattr(consent, "add_done_callback"):  # a future
+        if (
+            isinstance(consent, (Iterator, type, BaseException))
+            or inspect.isroutine(consent)  # a call is missing
+            or hasattr(consent, "add_done_callback")  # a future
+        ):
             raise TypeError(
                 f"{name_of(handler)}() returned a {type(consent).__name__}, which is true whatever"
                 " is in it. Return True or False."
             )
-        if not consent:
+        if not consent or _is_no_with_reason(consent):
             forgotten = " Is a return missing?" if consent is None else ""
             self._refuse(f"{name_of(handler)}() returned {consent!r:.100}.{forgotten}")
 
@@ -163,19 +168,25 @@ class Authorisation:
             returned = refusal
         if isinstance(returned, _PLAIN):
             return returned
-        status = _status_of_response(returned)
+        status = None if _is_no_with_reason(returned) else _status_of_response(returned)
         if status is not None:
             if status >= 400:
                 abort(self.app.make_response(returned))
             self._refuse(
                 f"{name_of(found.handler)}() returned a response of status {status}, which a browser"
-                " would take for an answer. Return True to let the page subscribe"
+                " would take for an answer. Return the value itself"
             )
         return finished(returned, found.handler)
 
     def _refuse(self, reason: str) -> NoReturn:
         self.app.logger.debug("Refused at %s: %s.", request.path, reason.rstrip("."))
         abort(403, "This user may not do that.")
+
+
+def _is_no_with_reason(returned: Any) -> bool:
+    """Whether this is ``(False, "why")``, which is true as every tuple is."""
+    first = returned[0] if type(returned) is tuple and returned else True
+    return first is False or first is None
 
 
 def _status_of_response(returned: Any) -> int | None:

@@ -238,6 +238,10 @@ class TestPrivateChannels:
             (lambda: asyncio.Task(asyncio.sleep(0), loop=LOOP), "Task, and has not run"),
             (Future, "Future, which is true whatever"),
             (lambda: filter(None, [0]), "filter, which is true whatever"),
+            (lambda: lambda: False, "function, which is true whatever"),
+            (lambda: [].append, "builtin_function_or_method, which is true whatever"),
+            (lambda: Forbidden, "type, which is true whatever"),
+            (lambda: PermissionError("no"), "PermissionError, which is true whatever"),
         ],
     )
     def test_what_has_not_run_or_is_always_true_is_an_error_and_no_consent(
@@ -291,6 +295,14 @@ class TestPrivateChannels:
     ) -> None:
         pusher.auth(lambda channel_name, socket_id: consent)
         assert post(channel_name="private-news").status_code == 200
+
+    @pytest.mark.parametrize("refusal", [(False, "why"), (None, "why", 7), (False, 403), (False,)])
+    def test_a_no_with_its_reason_beside_it_is_a_refusal(
+        self, pusher: Pusher, post: Post, reasons: pytest.LogCaptureFixture, refusal: Any
+    ) -> None:
+        pusher.auth(lambda channel_name, socket_id: refusal)
+        assert post(channel_name="private-news").status_code == 403
+        assert f"returned {refusal}" in reasons.text
 
     def test_an_error_in_a_handler_is_the_applications_own(
         self, pusher: Pusher, post: Post
