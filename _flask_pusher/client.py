@@ -217,7 +217,8 @@ class Client(_Official):
         :param user_id: the ``id`` that the ``user_auth`` handler gave, text or a number.
         """
         inner = self._pusher_client
-        return inner.call(POST, f"users/{_user_id(user_id)}/terminate_connections", {})
+        user = _part_of_path(_user_id(user_id))
+        return inner.call(POST, f"users/{user}/terminate_connections", {})
 
     def channels_info(
         self, prefix_filter: str | None = None, attributes: Iterable[str] = ()
@@ -239,11 +240,13 @@ class Client(_Official):
         :param attributes: ``"user_count"`` for presence channels, ``"subscription_count"``, and
             ``"cache"`` for cache channels.
         """
-        return self._pusher_client.call(GET, f"channels/{_channel(channel)}", _info(attributes))
+        name = _part_of_path(_channel(channel))
+        return self._pusher_client.call(GET, f"channels/{name}", _info(attributes))
 
     def users_info(self, channel: str) -> Any:
         """Who is on a presence channel: ``{"users": [{"id": "7"}, ...]}``."""
-        return self._pusher_client.call(GET, f"channels/{_channel(channel)}/users", {})
+        name = _part_of_path(_channel(channel))
+        return self._pusher_client.call(GET, f"channels/{name}/users", {})
 
     def authenticate(
         self, channel: str, socket_id: str, custom_data: Mapping[str, Any] | None = None
@@ -294,6 +297,8 @@ class Client(_Official):
     def validate_webhook(self, key: str, signature: str, body: str) -> Any:
         """A webhook's content where key, signature and time are right, else None. The routes of
         the extension do this by themselves."""
+        if not signature.isascii():  # no signature, and an error in comparing it
+            return None
         return super().validate_webhook(key, signature, body)  # type: ignore[misc]
 
 
@@ -479,6 +484,13 @@ def _user_id(value: Any) -> str:
             f" {rules.CHARACTERS}; this is {user_id!r:.300}."
         )
     return str(user_id)
+
+
+def _part_of_path(name: str) -> str:
+    """A name that the API's paths can carry: ``#`` would end them, and dots lead elsewhere."""
+    if name.startswith("#") or name in (".", ".."):
+        raise ValueError(f"The HTTP API has no path for {name!r}.")
+    return name
 
 
 def text_id(value: Any) -> Any:

@@ -256,12 +256,18 @@ def test_questions_are_asked_at_their_paths(client: Client, api: Any) -> None:
         lambda client: client.users_info("a/b"),
         lambda client: client.channels_info(5),
         lambda client: client.channel_info("news", [5]),
+        lambda client: client.channel_info(".."),
+        lambda client: client.channel_info("#server-to-user-7"),
+        lambda client: client.users_info("."),
+        lambda client: client.terminate_user_connections(".."),
     ],
 )
 def test_questions_that_cannot_be_are_refused(
     client: Client, api: Any, ask: Callable[[Client], Any]
 ) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"should be text|A channel's name has"):
+    with pytest.raises(
+        (ValueError, TypeError), match=r"should be text|A channel's name has|no path"
+    ):
         ask(client)
     assert api.calls == []
 
@@ -319,6 +325,11 @@ def test_a_validated_webhook_is_decoded_by_the_application(app: Flask, sign: Sig
     content = app.extensions["pusher"].validate_webhook("a-key", sign(body), body)
     assert content["events"] == [{"cost": Decimal("1.5")}]
     assert isinstance(content["events"][0]["cost"], Decimal)
+
+
+@pytest.mark.parametrize("signature", ["", "00", "\xe9" * 64])
+def test_a_webhook_with_another_signature_is_none(client: Client, signature: str) -> None:
+    assert client.validate_webhook("a-key", signature, "{}") is None
 
 
 @dataclass
