@@ -134,7 +134,8 @@ class WebhookViews:
                 self.app.logger.debug("No handler is declared for webhooks at %s.", request.path)
                 abort(404, "This application handles no webhooks here.")
             events = self._verified_events()
-            for handler, arguments in self._calls(group, events):
+            # All are known before the first runs, which may change what it is given.
+            for handler, arguments in list(self._calls(group, events)):
                 finished(self.app.ensure_sync(handler)(*arguments), handler)
             return "OK"
 
@@ -159,7 +160,7 @@ class WebhookViews:
                 yield slot.handler, ()
         for event in events:
             for handler in self.webhooks._events.get(event["name"], ()):
-                yield handler, (event,)
+                yield handler, (dict(event),)
 
     def _verified_events(self) -> list[dict[str, Any]]:
         secret = self._secret()

@@ -290,6 +290,16 @@ class TestWhoIsTold:
         post_webhook("/pusher/events", body)
         assert told == ["count", "greet 7"]
 
+    def test_what_a_handler_changes_is_its_own(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        told: list[dict[str, Any]] = []
+        pusher.webhooks.presence(lambda: request.get_json()["events"].clear())
+        pusher.webhooks.event("member_added")(lambda event: event.clear())
+        pusher.webhooks.event("member_added")(told.append)
+        assert post_webhook("/pusher/events", webhook("member_added")).status_code == 200
+        assert [event["name"] for event in told] == ["member_added"]
+
     def test_an_event_that_nobody_handles_is_fine(
         self, told: list[Any], post_webhook: PostWebhook
     ) -> None:
