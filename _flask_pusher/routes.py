@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Blueprint, Flask, current_app, has_request_context, request
+from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from flask.blueprints import BlueprintSetupState
 
 from _flask_pusher import rules
@@ -68,7 +68,21 @@ def expect_application(app: Any, unknown: Mapping[str, Any]) -> None:
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
     blueprint = Blueprint("pusher", import_name, url_prefix=url_prefix)
     blueprint.record(_add_routes)
+    blueprint.after_request(_refuse_redirect)
     return blueprint
+
+
+def _refuse_redirect(response: Response) -> Response:
+    """An application may send whoever is not logged in to its login page, in an error handler or
+    before the request. Browsers follow that, and take the page for the answer."""
+    if not 300 <= response.status_code < 400:
+        return response
+    current_app.logger.debug(
+        "Refused at %s: the application redirects it, and pages would take what is there for an"
+        " answer.",
+        request.path,
+    )
+    return current_app.make_response(("This user may not do that.", 403))
 
 
 def refuse_collisions(app: Flask) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, render_template_string, url_for
+from flask import Blueprint, Flask, redirect, render_template_string, url_for
 from flask.testing import FlaskClient
+from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client as Browser
 
@@ -53,6 +56,40 @@ def test_each_endpoint_has_its_route(
 def test_the_blueprint_is_that_of_the_routes(app: Flask, pusher: Pusher) -> None:
     assert isinstance(pusher.blueprint, Blueprint)
     assert app.blueprints["pusher"] is pusher.blueprint
+
+
+def to_login(*_error: Any) -> Any:
+    return redirect("/login")
+
+
+@pytest.mark.parametrize(
+    ("send_away", "refusal"),
+    [
+        (lambda app: app.before_request(to_login), AssertionError("not asked")),
+        (lambda app: app.register_error_handler(401, to_login), Unauthorized()),
+        (lambda app: app.register_error_handler(PermissionError, to_login), PermissionError()),
+    ],
+)
+@pytest.mark.parametrize("path", ["/pusher/auth", "/pusher/user-auth"])
+def test_an_application_that_redirects_to_its_login_page_refuses(
+    app: Flask,
+    pusher: Pusher,
+    caplog: pytest.LogCaptureFixture,
+    send_away: Callable[[Flask], Any],
+    refusal: Exception,
+    path: str,
+) -> None:
+    def refuse(*_arguments: str) -> Any:
+        raise refusal
+
+    send_away(app)
+    app.logger.setLevel(logging.DEBUG)
+    pusher.auth(refuse)
+    pusher.user_auth(refuse)
+    answer = app.test_client().post(path, data=FORM)
+    assert answer.status_code == 403
+    assert "Location" not in answer.headers
+    assert f"Refused at {path}: the application redirects it" in caplog.text
 
 
 # -- Hosts ----------------------------------------------------------------------------------------
