@@ -203,18 +203,18 @@ class Client(_Official):
         encoded = (True,) if already_encoded else ()
         return super().trigger_batch(events, *encoded)  # type: ignore[misc]
 
-    def send_to_user(self, user_id: str | int, event_name: str, data: Any) -> Any:
+    def send_to_user(self, user_id: str | int | UUID, event_name: str, data: Any) -> Any:
         """Publish an event to every connection on which a user is signed in.
 
-        :param user_id: the ``id`` that the ``user_auth`` handler gave, text or a number.
+        :param user_id: the ``id`` that the ``user_auth`` handler gave, text, a number or a UUID.
         """
         return super().send_to_user(_user_id(user_id), event_name, data)  # type: ignore[misc]
 
-    def terminate_user_connections(self, user_id: str | int) -> Any:
+    def terminate_user_connections(self, user_id: str | int | UUID) -> Any:
         """Close every connection on which a user is signed in. pusher-js does not connect again
         by itself then: the connection's state is ``disconnected``.
 
-        :param user_id: the ``id`` that the ``user_auth`` handler gave, text or a number.
+        :param user_id: the ``id`` that the ``user_auth`` handler gave, text, a number or a UUID.
         """
         inner = self._pusher_client
         user = _part_of_path(_user_id(user_id))

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from enum import Enum
 from functools import partial
 from typing import Any, TypedDict
+from uuid import UUID
 
 from flask import Blueprint, Flask, Response, abort, current_app, request
 from typing_extensions import assert_type
@@ -180,6 +182,10 @@ def member_of_list(channel_name: str, socket_id: str) -> dict[str, str] | tuple[
     return "Nobody is signed in.", 401
 
 
+class Channel(str, Enum):
+    NEWS = "news"
+
+
 class User(TypedDict):
     id: int
     watchlist: list[str]
@@ -261,6 +267,9 @@ def publish() -> None:
     client.send_to_user("7", "paid", {"order": 1})
     client.terminate_user_connections(7)
     client.terminate_user_connections("7")
+    client.send_to_user(UUID(int=7), "paid", {"order": 1})
+    client.terminate_user_connections(UUID(int=7))
+    client.trigger([Channel.NEWS, "sport"], "posted", {"title": "Hello"})
     client.channels_info(prefix_filter="presence-", attributes=["user_count"])
     client.channel_info("presence-room", attributes=("user_count", "subscription_count"))
     client.users_info("presence-room")

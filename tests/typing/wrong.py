@@ -99,6 +99,8 @@ pusher.auth()  # wrong
 pusher.auth(lambda channel_name: True)  # wrong
 pusher.auth(lambda channel_name, socket_id: "yes")  # wrong
 pusher.auth("private-shop", may_follow_order)  # wrong
+pusher.auth("private-shop")("private-order")  # wrong
+pusher.auth(pusher.auth)  # wrong
 
 
 # Presence data, and users who sign in.
@@ -129,6 +131,16 @@ def takes_a_channel(channel_name: str, socket_id: str) -> dict[str, str]:
     return {"id": "7"}
 
 
+@pusher.channel_data  # wrong
+def is_text(channel_name: str, socket_id: str) -> tuple[str, str]:
+    return "name", "Ana"
+
+
+@pusher.user_auth  # wrong
+async def is_an_id_soon(socket_id: str) -> str:
+    return "7"
+
+
 @pusher.user_auth  # wrong
 def is_an_id(socket_id: str) -> str:
     return "7"
@@ -149,6 +161,11 @@ def takes_an_event(event: dict[str, Any]) -> None:
 @pusher.webhooks.event("member_added")  # wrong
 def takes_nothing() -> None:
     pass
+
+
+@pusher.webhooks.event("member_added")  # wrong
+def takes_more_than_an_event(event: dict[str, Any], more: int) -> None:
+    print(event)
 
 
 @pusher.webhooks.event("member_added")  # wrong
@@ -199,6 +216,7 @@ client.trigger(["news", 7], "posted", {})  # wrong
 client.trigger_batch({"channel": "news", "name": "posted", "data": 1})  # wrong
 client.trigger_batch(["news"])  # wrong
 client.send_to_user("7", "paid")  # wrong
+client.send_to_user(b"7", "paid", {})  # wrong
 client.send_to_user(None, "paid", {})  # wrong
 client.terminate_user_connections()  # wrong
 client.terminate_user_connections(7.5)  # wrong
