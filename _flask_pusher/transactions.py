@@ -8,8 +8,9 @@ the transaction or savepoint                   the event
 =============================================  ==================================================
 was committed                                  leaves
 is a savepoint, and was released               shares the fate of what is around the savepoint
-was rolled back, by the application or by a    is dropped
-flush that failed
+was rolled back: by the application, by a      is dropped
+flush that failed, or by PostgreSQL, where a
+statement had failed before the commit
 was neither, when the event would leave, and   is dropped
 wrote
 was neither, and only read                     leaves; of a savepoint, as what is around it
@@ -18,7 +19,9 @@ was neither, and only read                     leaves; of a savepoint, as what i
 It wrote when a statement changed something, whoever ran it: a flush, ``session.execute``, or the
 session's connection. A row that was added counts as well before any flush, and so does one that
 had been changed or deleted when the event was deferred. Savepoints that were rolled back do not
-count. A ``SELECT`` reads, whatever functions it calls.
+count. A ``SELECT`` reads, whatever functions it calls. What goes past the session is not seen: a
+cursor of the driver's, a savepoint that is begun on the connection. That PostgreSQL rolls back at
+COMMIT is seen with psycopg, and not with asyncpg.
 
 The session is in a transaction from its first use to its next commit, rollback or close, and there
 where it began: in that thread, greenlet or task, and in copies of its context. Where several
@@ -40,6 +43,9 @@ _begun_here: ContextVar[tuple[ref[SessionTransaction], ...]] = ContextVar(
     "flask_pusher_transactions", default=()
 )
 """The transactions, savepoints apart, that began in this context; they may have ended."""
+
+_IN_ERROR = 3
+"""What libpq calls a transaction in which a statement failed: PQTRANS_INERROR."""
 
 _FLAGS = re.VERBOSE | re.IGNORECASE | re.DOTALL
 _WRITES = (  # compiled where a session is followed, and nowhere else
@@ -97,8 +103,9 @@ class Followed:
         """Follow the transactions that begin from now on.
 
         :param session: Flask-SQLAlchemy's ``db.session`` or another ``scoped_session`` of a
-            ``sessionmaker``, a ``sessionmaker``, or a ``Session``. Following it twice is
-            following it once.
+            ``sessionmaker``, a ``sessionmaker``, or a ``Session``; of an ``async_sessionmaker``, the
+            ``sessionmaker`` that is its ``sync_session_class``. Following it twice is following
+            it once.
         :raises TypeError: for anything else.
         """
         from sqlalchemy import event
@@ -150,12 +157,26 @@ class Followed:
             from sqlalchemy import event
 
             event.listen(connection.engine, "after_cursor_execute", self._executed)
+            event.listen(connection.engine, "commit", self._commits)
             self._engines.add(connection.engine)
 
     def _executed(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
-        session = self._sessions[connection]() if connection in self._sessions else None
+        session = self._session_of(connection)
         if session is not None and re.match(_WRITES, statement, _FLAGS):
             self._innermost(session).wrote = True
+
+    def _commits(self, connection: Connection) -> None:
+        """After a statement has failed, PostgreSQL answers COMMIT with ROLLBACK, and its drivers
+        let that pass for success."""
+        session = self._session_of(connection)
+        if session is not None:
+            info = getattr(connection.connection.driver_connection, "info", None)
+            has_failed = getattr(info, "transaction_status", None) == _IN_ERROR
+            self._innermost(session).rolled_back = has_failed
+
+    def _session_of(self, connection: Connection) -> Session | None:
+        session = self._sessions.get(connection)
+        return session() if session is not None else None
 
     def _added(self, session: Session, _: Any) -> None:
         self._innermost(session).wrote = True

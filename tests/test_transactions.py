@@ -6,8 +6,10 @@ event of its name: whatever becomes of them, the events that leave are those of 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -54,7 +56,7 @@ from sqlalchemy.orm import (
 )
 from sqlalchemy.pool import NullPool
 
-from _flask_pusher.transactions import _begun_here
+from _flask_pusher.transactions import _FLAGS, _WRITES, _begun_here
 from flask_pusher import Pusher
 
 MakeApp = Callable[..., Flask]
@@ -296,6 +298,23 @@ class TestTransaction:
 
         assert shop.post(view) == shop.orders == []
 
+    def test_a_commit_after_a_statement_that_failed_publishes_what_it_wrote(
+        self, shop: Shop
+    ) -> None:
+        """SQLite commits what was before it; PostgreSQL rolls all of it back, without an error."""
+
+        def view() -> None:
+            shop.place("b")
+            with suppress(IntegrityError):
+                shop.session.execute(insert(Order).values(name="a"))
+            shop.session.commit()
+            shop.place("c")
+            shop.session.commit()
+
+        shop.have("a")
+        assert ["a", *shop.post(view)] == shop.orders
+        assert shop.orders[-1] == "c"
+
     def test_a_flush_that_fails_in_a_transaction_that_reads_publishes_nothing(
         self, shop: Shop
     ) -> None:
@@ -451,7 +470,7 @@ def write_by_the_driver(session: Any) -> None:
 def write_with(session: Any) -> None:
     session.execute(
         text(
-            "WITH news AS (SELECT 'new' AS name, 'new' AS state)"
+            "WITH news AS (SELECT 'new' AS name, 'new' AS state)\n"
             " INSERT INTO orders (name, state) SELECT name, state FROM news"
         )
     )
@@ -661,6 +680,42 @@ class TestNeverCommitted:
             flush(shop.session)
 
         assert shop.post(view) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "MERGE INTO orders USING news ON orders.name = news.name WHEN MATCHED THEN DELETE",
+        "REPLACE INTO orders (name) VALUES ('new')",
+        "TRUNCATE orders",
+        "COPY orders FROM STDIN",
+        "LOAD DATA INFILE 'orders' INTO TABLE orders",
+        "CALL place('new')",
+        "DO $$ BEGIN PERFORM place('new'); END $$",
+        "EXEC place 'new'",
+        "EXECUTE place('new')",
+        "ALTER TABLE orders ADD COLUMN more TEXT",
+        "DROP TABLE orders",
+        "WITH gone AS MATERIALIZED (\n DELETE FROM orders RETURNING name) SELECT * FROM gone",
+        "with news as (select 1) merge into orders using news on true when matched then delete",
+    ],
+)
+def test_databases_that_are_not_here_write_by_other_statements(statement: str) -> None:
+    assert re.match(_WRITES, statement, _FLAGS)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1",
+        "DOWN",
+        "SHOW TABLES",
+        "PRAGMA foreign_keys=ON",
+        "WITH a AS (SELECT count(updates) AS update FROM b) SELECT * FROM a",
+    ],
+)
+def test_what_does_not_begin_with_a_word_that_writes_reads(statement: str) -> None:
+    assert not re.match(_WRITES, statement, _FLAGS)
 
 
 class TestSavepoints:
@@ -956,6 +1011,25 @@ class TestSessions:
 
         assert shop.post(view) == ["commit"]
 
+    def test_an_asynchronous_sessionmaker(self, app: Flask, new_schema: NewUrl) -> None:
+        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+        shop = Shop(app, new_schema())
+        followed = sessionmaker()
+        shop.pusher.follow(followed)
+
+        async def place_all() -> None:
+            engine = create_async_engine(shop.engine.url, **ENGINE_OPTIONS)
+            sessions = async_sessionmaker(engine, sync_session_class=followed)
+            for end in ("commit", "rollback", "close"):
+                async with sessions() as session:
+                    session.add(Order(name=end))
+                    await session.flush()
+                    shop.defer(end)
+                    await getattr(session, end)()
+
+        assert shop.post(lambda: asyncio.run(place_all())) == shop.orders == ["commit"]
+
     def test_all_that_are_in_a_transaction_decide(
         self, shop: Shop, new_engine: Callable[[], Engine]
     ) -> None:
@@ -975,15 +1049,16 @@ class TestSessions:
 
         assert shop.post(view) == ["commit, commit"]
 
-    def test_what_is_not_followed_decides_nothing(
-        self, shop: Shop, new_engine: Callable[[], Engine]
-    ) -> None:
+    @pytest.mark.parametrize("end", ["commit", "rollback"])
+    def test_what_is_not_followed_decides_nothing(self, shop: Shop, end: str) -> None:
         def view() -> None:
-            with Session(new_engine()) as session:
-                place(shop, session, "a")
-                session.rollback()
+            shop.place("a")
+            shop.session.commit()
+            with Session(shop.engine) as session:
+                place(shop, session, "b")
+                getattr(session, end)()
 
-        assert shop.post(view) == ["a"]
+        assert shop.post(view) == ["a", "b"]
 
     def test_following_twice_is_following_once(self, shop: Shop) -> None:
         session = scoped_session(sessionmaker(shop.engine))
