@@ -140,8 +140,13 @@ class Outboxes:
             return
         if is_telling():
             publish_here(self.app, self.client, events)
-        elif not self._handed_over(events):
-            self._publish(events, here)
+            return
+        is_taken = False
+        try:
+            is_taken = self._handed_over(events)
+        finally:  # it may end by what is no Exception, such as gevent.Timeout
+            if not is_taken:
+                self._publish(events, here)
 
     def _handed_over(self, events: list[Wire]) -> bool:
         handler = self.hand_over.handler

@@ -1085,6 +1085,17 @@ class TestHandOver:
         assert "@pusher.hand_over raised an exception" in caplog.text
         assert "no broker" in caplog.text
 
+    def test_where_it_is_broken_off_the_publisher_takes_the_events(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        @pusher.hand_over
+        def enqueue(calls: list[dict[str, Any]]) -> None:
+            raise SystemExit
+
+        with pytest.raises(SystemExit), app.app_context():
+            pusher.defer("a", "one", {"n": 1})
+        assert api.events == [("a", "one", {"n": 1})]
+
     def test_what_it_defers_itself_is_not_handed_over_again(
         self, app: Flask, pusher: Pusher, api: Any
     ) -> None:
