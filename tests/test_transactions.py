@@ -1233,13 +1233,25 @@ def test_nothing_is_kept_of_a_session_that_is_over(shop: Shop) -> None:
         with shop.session.begin_nested():
             shop.place("b")
         session = shop.session()
-        seen.extend([weakref.ref(session), weakref.ref(session.get_transaction())])
+        kept = [session, session.get_transaction(), session.connection()]
+        seen.extend(map(weakref.ref, kept))
         shop.session.commit()
 
     with shop.pusher.record_events():
         shop.post(view)
         gc.collect()
-        assert [reference() for reference in seen] == [None, None]
+        assert [reference() for reference in seen] == [None, None, None]
+
+
+def test_nothing_is_kept_of_a_session_that_is_dropped_in_a_transaction(shop: Shop) -> None:
+    sessions = sessionmaker(shop.engine)
+    shop.pusher.follow(sessions)
+    session = sessions()
+    flush(session)
+    seen = [weakref.ref(session), weakref.ref(session.get_transaction())]
+    del session
+    gc.collect()
+    assert [reference() for reference in seen] == [None, None]
 
 
 def test_a_thread_that_goes_on_keeps_nothing_of_its_transactions(shop: Shop) -> None:
