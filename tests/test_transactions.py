@@ -1248,7 +1248,7 @@ def test_nothing_is_kept_of_a_session_that_is_dropped_in_a_transaction(shop: Sho
     shop.pusher.follow(sessions)
     session = sessions()
     flush(session)
-    seen = [weakref.ref(session), weakref.ref(session.get_transaction())]
+    seen: list[weakref.ref[Any]] = [weakref.ref(session), weakref.ref(session.get_transaction())]
     del session
     gc.collect()
     assert [reference() for reference in seen] == [None, None]
