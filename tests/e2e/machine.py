@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, render_template, send_from_directory, session
+from flask import Flask, render_template, request, send_from_directory, session
 from werkzeug import Response
 
 from flask_pusher import Pusher
@@ -29,8 +29,9 @@ def member(channel_name: str, socket_id: str) -> dict[str, Any]:
 @pusher.webhooks.event("channel_occupied")
 @pusher.webhooks.event("member_added")
 def note(event: dict[str, Any]) -> None:
+    key = request.headers["X-Pusher-Key"]
     with Path(os.environ["HEARD"]).open("a") as heard:
-        heard.write(f"{event['name']} {event['channel']} {event.get('user_id', '')}\n")
+        heard.write(f"{event['name']} {event['channel']} {event.get('user_id', '')} {key}\n")
 
 
 @app.post("/publish/<channel>/<text>")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,17 +41,23 @@ class Soketi:
         webhooks: list[dict[str, Any]],
         redis_port: int | None = None,
         path: str = "",
+        tokens: Mapping[str, str] = {KEY: SECRET},
     ) -> None:
         """
         :param redis_port: the Redis by which it is one service with its other nodes.
         :param path: what all its paths begin with.
+        :param tokens: the app's keys, each with its secret.
         """
         ports = [free_port() for _ in range(3)]
         self.port = ports[0]
         self.path = path
         self.log = folder / "soketi.log"
         config = folder / "soketi.json"
-        options = {**_config(ports, webhooks), **_shared(redis_port), "pathPrefix": path}
+        options = {
+            **_config(ports, webhooks, tokens),
+            **_shared(redis_port),
+            "pathPrefix": path,
+        }
         config.write_text(json.dumps(options))
         program = packages / "@soketi/soketi/bin/server.js"
         with self.log.open("wb") as log:
@@ -90,7 +98,9 @@ class Soketi:
         self.stop()
 
 
-def _config(ports: list[int], webhooks: list[dict[str, Any]]) -> dict[str, Any]:
+def _config(
+    ports: list[int], webhooks: list[dict[str, Any]], tokens: Mapping[str, str]
+) -> dict[str, Any]:
     port, metrics_port, cluster_port = ports
     return {
         "host": "127.0.0.1",
@@ -107,13 +117,14 @@ def _config(ports: list[int], webhooks: list[dict[str, Any]]) -> dict[str, Any]:
         "appManager.array.apps": [
             {
                 "id": APP_ID,
-                "key": KEY,
-                "secret": SECRET,
+                "key": key,
+                "secret": secret,
                 "enableClientMessages": True,
                 "enableUserAuthentication": True,
                 "maxBackendEventsPerSecond": -1,
                 "webhooks": webhooks,
             }
+            for key, secret in tokens.items()
         ],
     }
 
@@ -128,6 +139,37 @@ def _shared(redis_port: int | None) -> dict[str, Any]:
         "database.redis.host": "127.0.0.1",
         "database.redis.port": redis_port,
     }
+
+
+@contextmanager
+def machine(port: int, api_port: int, packages: Path, heard: Path, **more: str) -> Iterator[None]:
+    """Run the application of machine.py, as one of its machines does.
+
+    :param api_port: the node that it publishes at.
+    :param heard: the file in which it notes webhooks.
+    :param more: variables of its environment.
+    """
+    environ = {
+        **os.environ,
+        "FLASK_SECRET_KEY": "signs-the-session",
+        "FLASK_PUSHER_APP_ID": APP_ID,
+        "FLASK_PUSHER_KEY": KEY,
+        "FLASK_PUSHER_SECRET": SECRET,
+        "FLASK_PUSHER_HOST": "127.0.0.1",
+        "FLASK_PUSHER_PORT": str(api_port),
+        "FLASK_PUSHER_SSL": "false",
+        "PACKAGES": str(packages),
+        "HEARD": str(heard),
+        **more,
+    }
+    command = [sys.executable, "-m", "gunicorn", "--threads", "4", "--bind", f"127.0.0.1:{port}"]
+    process = subprocess.Popen([*command, "machine:app"], cwd=Path(__file__).parent, env=environ)
+    try:
+        wait_for_port(port, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(WAIT_SECONDS * 3)
 
 
 class Redis:

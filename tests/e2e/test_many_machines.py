@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +17,7 @@ from playwright.sync_api import Browser
 from . import WAIT_SECONDS
 from .conftest import NewName
 from .pages import Page
-from .servers import APP_ID, KEY, SECRET, Redis, Soketi, free_port, wait_for_port
+from .servers import KEY, Redis, Soketi, free_port, machine
 from .tools import Node
 
 
@@ -71,7 +68,7 @@ class Cluster:
 
     def wait_until_heard(self, webhook: str) -> None:
         deadline = time.monotonic() + WAIT_SECONDS * 2
-        while webhook not in self._heard.read_text().splitlines():
+        while f"{webhook} {KEY}" not in self._heard.read_text().splitlines():
             assert time.monotonic() < deadline, (webhook, self._heard.read_text())
             time.sleep(0.05)
 
@@ -95,32 +92,8 @@ def cluster(node: Node, packages: Path, redis: Redis, tmp_path: Path) -> Iterato
             preferred, other = nodes[number].port, nodes[1 - number].port
             balancer = Balancer(preferred, other)
             running.callback(balancer.listener.close)
-            running.enter_context(application(port, balancer.port, packages, heard))
+            running.enter_context(machine(port, balancer.port, packages, heard))
         yield Cluster(nodes, sites, heard)
-
-
-@contextmanager
-def application(port: int, api_port: int, packages: Path, heard: Path) -> Iterator[None]:
-    environ = {
-        **os.environ,
-        "FLASK_SECRET_KEY": "signs-the-session",
-        "FLASK_PUSHER_APP_ID": APP_ID,
-        "FLASK_PUSHER_KEY": KEY,
-        "FLASK_PUSHER_SECRET": SECRET,
-        "FLASK_PUSHER_HOST": "127.0.0.1",
-        "FLASK_PUSHER_PORT": str(api_port),
-        "FLASK_PUSHER_SSL": "false",
-        "PACKAGES": str(packages),
-        "HEARD": str(heard),
-    }
-    command = [sys.executable, "-m", "gunicorn", "--threads", "4", "--bind", f"127.0.0.1:{port}"]
-    process = subprocess.Popen([*command, "machine:app"], cwd=Path(__file__).parent, env=environ)
-    try:
-        wait_for_port(port, process)
-        yield
-    finally:
-        process.terminate()
-        process.wait(WAIT_SECONDS * 3)
 
 
 @pytest.fixture
