@@ -10,8 +10,9 @@ import os
 import re
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import requests
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherError, PusherForbidden
@@ -21,6 +22,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 
 Observer = Callable[[Request], Any]
+
+READ_BYTES = 16 * 1024
+MOST_BYTES = 64 * 1024 * 1024
+"""The longest answer that is read: that of a million channels, about."""
 
 
 class NoAnswer(PusherError, requests.RequestException):  # type: ignore[misc]  # noqa: N818
@@ -104,7 +109,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
                 raise TypeError(f"{name!r} is none of {', '.join(self.takes)}")
         self.client = client
         self.options = options
-        self._kept: tuple[int, requests.Session] | None = None
+        self._kept: _Kept | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
@@ -117,31 +122,50 @@ class Backend(RequestsBackend):  # type: ignore[misc]
                 raise
             self._kept = None
             response = self._send(request)
-        return _content(response)
-
-    @property
-    def session(self) -> requests.Session:
-        """This process's connections. They are published by one assignment, so that no thread
-        sees half of them."""
-        kept = self._kept
-        if kept is None or kept[0] != os.getpid():
-            session = requests.Session()
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
-            kept = self._kept = (os.getpid(), session)
-        return kept[1]
+        return _content(response, self.client.timeout)
 
     def _send(self, request: Request) -> requests.Response:
-        options = {**proxies_for(self.client.host), **self.options}
-        return self.session.request(
+        at = (os.getpid(), request.base_url)
+        kept = self._kept
+        if kept is None or kept.at != at:
+            # Published by one assignment, so that no thread sees half of it.
+            kept = self._kept = self._connections(at, request.url)
+        return kept.session.request(
             request.method,
             request.url,
             headers=request.headers,
             data=request.body,
             timeout=self.client.timeout,
             allow_redirects=False,
-            **options,
+            **kept.options,
         )
+
+    def _connections(self, at: tuple[int, str], url: str) -> _Kept:
+        """New connections, and the options of what is sent by them: what the environment says of
+        proxies and certificates is read here, as that takes a third of a call's time."""
+        session = requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
+        options = {**proxies_for(self.client.host), **self.options}
+        options.update(
+            session.merge_environment_settings(
+                url,
+                proxies=dict(options.get("proxies") or {}),
+                stream=True,
+                verify=options.get("verify"),
+                cert=options.get("cert"),
+            )
+        )
+        session.trust_env = False
+        return _Kept(at, session, options)
+
+
+class _Kept(NamedTuple):
+    """The connections of one process to one address."""
+
+    at: tuple[int, str]
+    session: requests.Session
+    options: dict[str, Any]
 
 
 def proxies_for(host: str) -> dict[str, Any]:
@@ -161,14 +185,28 @@ def _broke(error: requests.ConnectionError) -> bool:
 # -- Answers --------------------------------------------------------------------------------------
 
 
-def _content(response: requests.Response) -> Any:
-    body = response.content.decode("utf-8", "replace")
+def _content(response: requests.Response, timeout: float) -> Any:
+    body = _read(response, timeout).decode("utf-8", "replace")
     if response.status_code not in (200, 202):
         return process_response(response.status_code, body)
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         raise _no_answer_of_channels(f"this: {' '.join(body.split())[:100]!r}") from None
+
+
+def _read(response: requests.Response, timeout: float) -> bytes:
+    """A body, which may neither go on for ever nor fill the memory."""
+    deadline = time.monotonic() + timeout
+    body = bytearray()
+    with response:
+        for part in response.iter_content(READ_BYTES):
+            body += part
+            if len(body) > MOST_BYTES:
+                raise _no_answer_of_channels(f"of more than {MOST_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout
+    return bytes(body)
 
 
 def _accepted(answer: Any) -> dict[str, Any]:

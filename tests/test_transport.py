@@ -25,7 +25,9 @@ import trustme
 from flask import Flask
 from pusher.errors import PusherBadStatus, PusherForbidden
 
+from _flask_pusher import transport
 from _flask_pusher.publisher import complete
+from _flask_pusher.transport import READ_BYTES
 from flask_pusher import Client, NoAnswer, Pusher, PusherError
 
 MakeApp = Callable[..., Flask]
@@ -55,7 +57,8 @@ class Scripted:
     """A server with a script for each connection: what it does with each request, in order.
 
     It answers with what the script says, or does ``hang up`` without an answer, ``reset`` the
-    connection, or stays ``silent``; ``both`` waits for a request on another connection first.
+    connection, or stays ``silent``; ``both`` waits for a request on another connection first. An
+    ``endless`` answer goes on as long as it is read.
     """
 
     def __init__(self, *scripts: list[str], context: ssl.SSLContext | None = None) -> None:
@@ -111,6 +114,11 @@ class Scripted:
                     connection.sendall(answer().encode())
                 elif action == "silent":
                     self.over.wait(WAIT_SECONDS)
+                elif action == "endless":
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    with suppress(OSError):  # the client has hung up
+                        while not self.over.wait(0.001):
+                            connection.sendall(bytes(READ_BYTES))
                 elif action == "reset":
                     # Closed with no time to linger, a connection is reset.
                     linger = struct.pack("ii", 1, 0)
@@ -389,6 +397,49 @@ def test_a_timeout_is_not_tried_again(
     assert len(server.requests) == len(script)
 
 
+def test_an_answer_that_never_ends_takes_no_longer_than_a_timeout(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    server = scripted(["endless"], [answer()])
+    client = client_of(**server.config, PUSHER_TIMEOUT=0.3)
+    with pytest.raises(NoAnswer, match=r"it took longer than 0\.3 seconds\.") as raised:
+        publish(client)
+    assert raised.value.timed_out
+    assert publish(client) == {}
+
+
+def test_an_answer_that_would_fill_the_memory_is_an_error_of_the_server(
+    client_of: ClientOf, scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MOST_BYTES", 100_000)
+    server = scripted(["endless"], [answer()])
+    client = client_of(**server.config)
+    with pytest.raises(PusherError, match="not one of Channels, but of more than 100000 bytes"):
+        publish(client)
+    assert publish(client) == {}
+
+
+def test_a_long_answer_is_read_whole(client_of: ClientOf, api: Any) -> None:
+    channels: dict[str, Any] = {f"channel-{number}": {} for number in range(10_000)}
+    api.answers.append((200, json.dumps({"channels": channels})))
+    assert client_of(**api.config).channels_info() == {"channels": channels}
+
+
+def test_a_netrc_file_is_not_read(
+    client_of: ClientOf,
+    scripted: Callable[..., Scripted],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("default login ana password hers")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+    server = scripted([answer()])
+    publish(client_of(**server.config))
+    assert "Authorization" not in server.requests[0]
+
+
 def test_a_redirect_is_a_refusal_and_not_followed(client_of: ClientOf, api: Any) -> None:
     api.answers.append((302, "elsewhere"))
     with pytest.raises(PusherBadStatus, match="302: elsewhere"):
@@ -507,6 +558,22 @@ def test_a_proxy_of_the_environment_is_asked_for_other_addresses(
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
     publish(client_of(PUSHER_HOST=host, PUSHER_SSL=False))
     assert proxy.requests[0].startswith(f"POST http://{host}:80/apps/1/events?")
+
+
+def test_a_proxy_of_the_environment_is_asked_when_the_address_is_no_loopback_one_any_more(
+    client_of: ClientOf,
+    api: Any,
+    scripted: Callable[..., Scripted],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = scripted([answer()])
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    client = client_of(**api.config)
+    publish(client, "one")
+    client.address = ("api.example", 80, False)
+    publish(client, "two")
+    assert [name for _, name, _ in api.events] == ["one"]
+    assert proxy.names == ["two"]
 
 
 def test_a_proxy_of_the_settings_is_asked_for_any_address(
