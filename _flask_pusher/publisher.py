@@ -66,6 +66,7 @@ Wire = Mapping[str, Any]
 
 SENDERS = 4
 GATHERING_SECONDS = 0.03
+WAKING_SECONDS = 0.003
 PATIENCE_SECONDS = 30
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 EXIT_SECONDS = 10
@@ -301,7 +302,7 @@ class _Desk:
         self.retries: list[_Call] = []
         """Calls to be tried again, the first one due first."""
         self.pause = 0.0
-        """How long the pause after the last call was that failed for now; 0 after another."""
+        """How long the pause after the last call was that failed for now; 0 after a success."""
         self.quiet_until = self.failed_at = 0.0
 
     @property
@@ -408,10 +409,6 @@ class Publisher:
     def start(self) -> bool:
         """Start the threads, unless they run. False where none can be started any more, as when
         the interpreter ends."""
-        # requests imports it in its first call. A fork in the midst of that would leave the
-        # import's lock to the child, held for ever.
-        import netrc  # noqa: F401
-
         with self.starting:
             if self.is_started:
                 return True
@@ -509,6 +506,9 @@ class Publisher:
             with suppress(queue.Empty):
                 self.inbox.get(timeout=self._patience())()
             self._decide()
+            if self.idle < SENDERS:
+                # Each wake-up takes the interpreter from a request, and few of them change much.
+                time.sleep(WAKING_SECONDS)
 
     def _decide(self) -> None:
         with suppress(queue.Empty):

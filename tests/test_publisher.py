@@ -717,6 +717,30 @@ class TestThreads:
         assert time.process_time() - spent < 0.15
         assert len(api.calls) == 3
 
+    def test_a_publisher_that_has_a_call_under_way_does_not_wake_for_each_event(
+        self, app: Flask, pusher: Pusher, api: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(room, "WAKING_SECONDS", 0.5)
+        may_answer = threading.Event()
+        api.answer = lambda call: (200 if may_answer.wait(30) else 500, "{}")
+        publisher, decisions = Publisher(), 0
+
+        def decide() -> None:
+            nonlocal decisions
+            decisions += 1
+            Publisher._decide(publisher)
+
+        monkeypatch.setattr(publisher, "_decide", decide)
+        assert publisher.start()
+        for number in range(100):
+            wire = {"name": str(number), "channels": ["a"], "data": "{}"}
+            publisher.submit(app, app.extensions["pusher"], [wire])
+            time.sleep(0.001)
+        assert decisions < 50
+        may_answer.set()
+        publisher.flush()
+        assert [name for _, name, _ in api.events] == [str(number) for number in range(100)]
+
     def test_it_starts_with_the_first_event(self, make_app: MakeApp, api: Any) -> None:
         code = f"""import threading
 from flask import Flask, Response, stream_with_context
