@@ -9,6 +9,7 @@ copies of its context and teardown too           its status is 400 or more, or a
 while a streamed response is produced            when that is closed, unless the stream raised
 after the response was closed, in a copy of its  when that copy's context ends, unless an exception
 context                                          ended it
+in a process that was forked meanwhile           at once: nothing there tells how it ends
 in an application context outside of a request   when that context ends, unless an exception ended
                                                  it
 ===============================================  ==============================================
@@ -19,6 +20,7 @@ status, the exceptions and the close. A client that leaves is no failure.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
@@ -185,12 +187,14 @@ class Outbox:
         "is_of_request",
         "may_be_streamed",
         "owner",
+        "pid",
         "publisher",
         "status",
     )
 
     def __init__(self, owner: Outboxes, *, is_of_request: bool) -> None:
         self.owner = owner
+        self.pid = os.getpid()
         self.is_of_request = is_of_request
         self.status = ""
         self.may_be_streamed = False
@@ -215,7 +219,7 @@ class Outbox:
     def add(self, entry: Entry) -> bool:
         """Take an event, unless it is too late."""
         with self._lock:
-            if self.is_closed:
+            if self.is_closed or self.pid != os.getpid():
                 return False
             self._entries.append(entry)
         for recording in entry.recordings or ():
@@ -262,7 +266,7 @@ class Outbox:
         with self._lock:
             entries = [entry for entry in self._entries if is_asked(entry)]
             self._entries = [entry for entry in self._entries if not is_asked(entry)]
-        if entries and not self.has_failed:
+        if entries and not self.has_failed and self.pid == os.getpid():
             self.owner.leave(entries, here=here)
 
 

@@ -1020,6 +1020,72 @@ class TestContextsThatLiveOn:
         assert names(api) == ["attempt-2"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork")
+class TestForkedProcesses:
+    """A process that is forked has a copy of what waits, and no end of what it waits for."""
+
+    @staticmethod
+    def in_a_child(work: Callable[[], None]) -> None:
+        child = os.fork()
+        if not child:
+            try:
+                work()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+
+    @pytest.fixture
+    def defer(self, app: Flask, pusher: Pusher) -> Callable[[str], None]:
+        return lambda name: pusher.defer("a", name, {})
+
+    @pytest.fixture
+    def defer_in_a_context(self, app: Flask, pusher: Pusher) -> Callable[[str], None]:
+        def defer(name: str) -> None:
+            with app.app_context():
+                pusher.defer("a", name, {})
+
+        return defer
+
+    @pytest.mark.parametrize("way", ["defer", "defer_in_a_context"])
+    def test_what_a_child_of_a_request_defers_leaves_at_once(
+        self,
+        app: Flask,
+        browser: FlaskClient,
+        api: Any,
+        request: pytest.FixtureRequest,
+        way: str,
+    ) -> None:
+        defer = request.getfixturevalue(way)
+
+        @app.get("/")
+        def view() -> tuple[str, int]:
+            defer("parent's")
+            self.in_a_child(partial(defer, "child's"))
+            return "", 500
+
+        browser.get("/").close()
+        assert names(api) == ["child's"]
+
+    @pytest.mark.parametrize("way", ["defer", "defer_in_a_context"])
+    def test_what_a_child_of_a_command_defers_leaves_and_no_event_of_its_parent_does(
+        self, app: Flask, api: Any, request: pytest.FixtureRequest, way: str
+    ) -> None:
+        defer = request.getfixturevalue(way)
+        context = app.app_context()
+        context.push()
+        request.getfixturevalue("defer")("parent's")
+
+        def work() -> None:
+            defer("child's")
+            context.pop()
+
+        self.in_a_child(work)
+        assert names(api) == ["child's"]
+        context.pop()
+        assert names(api) == ["child's", "parent's"]
+
+
 class TestServersThatDoNotClose:
     """As Werkzeug's does not, where the client resets the connection behind the response."""
 
