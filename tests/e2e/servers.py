@@ -1,4 +1,4 @@
-"""The servers: soketi, which is a real Channels server, and the one of the application's pages."""
+"""The servers: soketi, which is a real Channels server, and those that run applications."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from . import WAIT_SECONDS
+from .tools import HERE, find_wsgi_server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -260,3 +261,49 @@ class _RequestHandler(WSGIRequestHandler):
         assert isinstance(site, Site)
         with site.handling(self.path):
             super().run_wsgi()
+
+
+def settings_for(api_port: int, **others: str) -> dict[str, str]:
+    """The environment of an application that publishes to an API on this machine."""
+    return {
+        "FLASK_PUSHER_APP_ID": APP_ID,
+        "FLASK_PUSHER_KEY": KEY,
+        "FLASK_PUSHER_SECRET": SECRET,
+        "FLASK_PUSHER_HOST": "127.0.0.1",
+        "FLASK_PUSHER_PORT": str(api_port),
+        "FLASK_PUSHER_SSL": "false",
+        **others,
+    }
+
+
+class WsgiServer:
+    """A server of a kind that ``find_wsgi_server`` knows, which runs an application of a module here.
+
+    The socket listens before the server starts: early requests wait for it.
+    """
+
+    def __init__(self, kind: str, module: str, settings: dict[str, str], *arguments: str) -> None:
+        command = find_wsgi_server(kind)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        address = f"fd://{self._listener.fileno()}"
+        if kind == "uwsgi":
+            command += ["--http-socket", address, "--module", f"{module}:create_app()"]
+        else:
+            command += ["--bind", address, f"{module}:create_app()"]
+        self._process = subprocess.Popen(
+            [*command, "--pythonpath", str(HERE), *arguments],
+            pass_fds=[self._listener.fileno()],
+            env={**os.environ, **settings},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def stop(self) -> None:
+        """Tell it to stop, and wait until it has."""
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        finally:
+            self._process.kill()
+            self._listener.close()  # a client that waits there hears of it

@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -16,26 +14,18 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .conftest import unavailable
-from .servers import APP_ID, KEY, SECRET, Soketi
-from .tools import Node
+from .servers import Soketi, WsgiServer, settings_for
+from .tools import GUNICORN, MissingToolError, Node
 
 CLIENTS = 4
 LINK_SECONDS = 0.02
 WAIT_SECONDS = 60
-
-GUNICORN = {
-    "sync": ["--worker-class=sync"],
-    "gthread": ["--worker-class=gthread", "--threads=4"],
-    "gevent": ["--worker-class=gevent"],
-    "preload": ["--worker-class=sync", "--preload"],
-}
 
 
 class Api:
@@ -132,37 +122,22 @@ class Server(ThreadingHTTPServer):
 class Site:
     """A server that runs the application, and the clients that ask it."""
 
-    def __init__(self, command: list[str], api: Api, lost: Path, **environ: str) -> None:
+    def __init__(self, server: WsgiServer, lost: Path) -> None:
+        self._server = server
         self._lost = lost
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
         self.answers: list[str] = []
         """The names of the events that clients had an answer for."""
         self._is_over = threading.Event()
         self._clients = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
-        settings = {
-            "FLASK_PUSHER_APP_ID": APP_ID,
-            "FLASK_PUSHER_KEY": KEY,
-            "FLASK_PUSHER_SECRET": SECRET,
-            "FLASK_PUSHER_HOST": "127.0.0.1",
-            "FLASK_PUSHER_PORT": str(api.port),
-            "FLASK_PUSHER_SSL": "false",
-            "LOST_EVENTS": str(lost),
-        }
-        self.process = subprocess.Popen(
-            [part.format(fd=self._listener.fileno()) for part in command],
-            pass_fds=[self._listener.fileno()],
-            env={**os.environ, **settings, **environ},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
 
     def get(self, path: str) -> str:
         """A complete answer.
 
         :raises OSError: where there is none.
         """
-        with socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_SECONDS) as one:
+        with socket.create_connection(
+            ("127.0.0.1", self._server.port), timeout=WAIT_SECONDS
+        ) as one:
             one.sendall(
                 f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
             )
@@ -193,13 +168,9 @@ class Site:
 
     def stop(self) -> None:
         """Tell the server to stop, wait until it has, and let the clients stop."""
-        self.process.terminate()
         try:
-            self.process.wait(WAIT_SECONDS)
+            self._server.stop()
         finally:
-            self.process.kill()
-            self._is_over.set()
-            self._listener.close()  # a client that waits there hears of it
             self.stop_asking()
 
     @property
@@ -231,41 +202,22 @@ def run(api: Api, tmp_path: Path) -> Iterator[Run]:
     sites: list[Site] = []
 
     def run(kind: str, *arguments: str, **environ: str) -> Site:
-        command = uwsgi() if kind == "uwsgi" else gunicorn(kind)
-        site = Site([*command, *arguments], api, tmp_path / "lost", **environ)
-        sites.append(site)
-        return site
+        lost = tmp_path / "lost"
+        settings = settings_for(api.port, LOST_EVENTS=str(lost), **environ)
+        try:
+            sites.append(Site(WsgiServer(kind, "production", settings, *arguments), lost))
+        except MissingToolError as error:
+            unavailable(error)
+        return sites[-1]
 
     yield run
     for site in sites:
         site.stop()
 
 
-def gunicorn(kind: str) -> list[str]:
-    for package in ("gunicorn", kind) if kind == "gevent" else ("gunicorn",):
-        if not find_spec(package):
-            unavailable(f"There is no {package}: pip install {package}")
-    return [
-        *(sys.executable, "-m", "gunicorn", "production:create_app()", *GUNICORN[kind]),
-        *("--pythonpath", str(Path(__file__).parent), "--bind", "fd://{fd}"),
-    ]
-
-
-def uwsgi() -> list[str]:
-    program = Path(sys.executable).with_name("uwsgi")
-    if not program.exists():
-        unavailable("There is no uWSGI: pip install uwsgi")
-    return [
-        *(str(program), "--virtualenv", sys.prefix, "--pythonpath", str(Path(__file__).parent)),
-        *("--module", "production:create_app()", "--need-app", "--enable-threads", "--master"),
-        *("--http-socket", "fd://{fd}", "--processes=2"),
-        *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
-    ]
-
-
 @pytest.mark.parametrize("kind", [*GUNICORN, "uwsgi"])
 def test_a_server_that_is_stopped_under_load_loses_nothing(api: Api, run: Run, kind: str) -> None:
-    site = run(kind)
+    site = run(kind, *(["--processes=2"] if kind == "uwsgi" else []))
     site.ask(until=lambda: len(site.answers) > 300)
     site.stop()
     assert set(site.answers) <= set(api.names)

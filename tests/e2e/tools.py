@@ -1,4 +1,4 @@
-"""Finds what is not Python: Node.js, a browser, and packages from npm."""
+"""Finds what tests run beside Python: Node.js, a browser, servers, and packages from npm."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,12 @@ MANIFESTS = ("package.json", ".npmrc")
 # soketi's native part is built for these only.
 NODE_VERSIONS = ("16", "18", "20")
 INSTALL_SECONDS = 300
+GUNICORN = {
+    "sync": ["--worker-class=sync"],
+    "gthread": ["--worker-class=gthread", "--threads=4"],
+    "gevent": ["--worker-class=gevent"],
+    "preload": ["--worker-class=sync", "--preload"],
+}
 
 
 class MissingToolError(Exception):
@@ -73,6 +80,23 @@ def find_chromium() -> str:
         if path:
             return path
     raise MissingToolError("There is no Chromium: apt-get install chromium")
+
+
+def find_wsgi_server(kind: str) -> list[str]:
+    """The command of gunicorn with a kind of its workers, or of uWSGI."""
+    if kind == "uwsgi":
+        program = Path(sys.executable).with_name("uwsgi")
+        if not program.exists():
+            raise MissingToolError("There is no uWSGI: pip install uwsgi")
+        return [
+            *(str(program), "--virtualenv", sys.prefix, "--need-app", "--enable-threads"),
+            *("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+            *("--add-header", "Connection: close"),
+        ]
+    for package in ("gunicorn", kind) if kind == "gevent" else ("gunicorn",):
+        if not find_spec(package):
+            raise MissingToolError(f"There is no {package}: pip install {package}")
+    return [sys.executable, "-m", "gunicorn", *GUNICORN[kind]]
 
 
 def install_packages(node: Node, cache: Path) -> Path:

@@ -10,237 +10,25 @@ import json
 import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
 from http.client import HTTPException, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    abort,
-    after_this_request,
-    copy_current_request_context,
-    g,
-    send_file,
-    stream_with_context,
-)
-from flask.typing import ResponseReturnValue
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from flask_pusher import Pusher
+from . import deferring
+from .conftest import unavailable
+from .deferring import WAIT_SECONDS
+from .servers import WsgiServer, settings_for
+from .tools import MissingToolError
 
 HOLD_SECONDS = 10
-WAIT_SECONDS = 30
-
-GUNICORN = """
-import os, signal, sys, threading
-from gunicorn.app.wsgiapp import run
-
-def stop_with_the_tests():
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-threading.Thread(target=stop_with_the_tests, daemon=True).start()
-run()
-"""
-
-
-pusher = Pusher()
-views = Blueprint("views", __name__)
-
-
-def create_app(api_port: int) -> Flask:
-    """An application whose every view defers an event of the name ``shipped``, or several."""
-    app = Flask(__name__)
-    app.config.update(
-        PUSHER_APP_ID="1",
-        PUSHER_KEY="a-key",
-        PUSHER_SECRET="a-secret",
-        PUSHER_HOST="127.0.0.1",
-        PUSHER_PORT=api_port,
-        PUSHER_SSL=False,
-        PUSHER_TIMEOUT=WAIT_SECONDS,
-    )
-    pusher.init_app(app)
-    app.register_blueprint(views)
-    return app
-
-
-def ship(name: str = "shipped") -> None:
-    pusher.defer("private-orders", name, {"by": "truck"})
-
-
-@views.get("/text")
-def text() -> ResponseReturnValue:
-    ship()
-    return "An answer"
-
-
-@views.get("/last")
-def last() -> ResponseReturnValue:
-    ship("last")
-    return "An answer"
-
-
-@views.get("/several")
-def several() -> ResponseReturnValue:
-    for number in range(5):
-        ship(f"shipped-{number}")
-    return "An answer"
-
-
-@views.get("/answer/<int:status>")
-def answer_with_status(status: int) -> ResponseReturnValue:
-    ship()
-    return "An answer", status
-
-
-@views.get("/file")
-def file() -> ResponseReturnValue:
-    ship()
-    return send_file(BytesIO(b"A file"), mimetype="text/plain")
-
-
-@views.get("/stored-file")
-def stored_file() -> ResponseReturnValue:
-    ship()
-    return send_file(__file__)
-
-
-@views.get("/stream")
-def stream() -> ResponseReturnValue:
-    ship()
-    return Response(part for part in ("An ", "answer"))
-
-
-@views.get("/stream-that-defers")
-def stream_that_defers() -> ResponseReturnValue:
-    def parts() -> Iterator[str]:
-        yield "An "
-        ship()
-        yield "answer"
-
-    return Response(stream_with_context(parts()))
-
-
-@views.get("/after-this-request")
-def deferred_by_a_callback() -> ResponseReturnValue:
-    @after_this_request
-    def callback(response: Response) -> Response:
-        ship()
-        return response
-
-    return "An answer"
-
-
-@views.get("/abort/<int:status>")
-def refuse(status: int) -> ResponseReturnValue:
-    ship()
-    abort(status)
-
-
-@views.get("/raise")
-def fail() -> ResponseReturnValue:
-    ship()
-    raise LookupError("no such order")
-
-
-@views.get("/stream-that-fails")
-def stream_that_fails() -> ResponseReturnValue:
-    def parts() -> Iterator[str]:
-        yield "An "
-        ship()
-        raise LookupError("no such order")
-
-    return Response(stream_with_context(parts()))
-
-
-@views.get("/found-by-teardown/<int:status>")
-def found_by_teardown(status: int) -> ResponseReturnValue:
-    g.defers_in_teardown = True
-    return "An answer", status
-
-
-@views.get("/teardown-fails")
-def teardown_fails() -> ResponseReturnValue:
-    ship()
-    g.fails_in_teardown = True
-    return "An answer"
-
-
-@views.teardown_request
-def teardown(error: BaseException | None) -> None:
-    if g.get("defers_in_teardown"):
-        ship()
-    if g.get("fails_in_teardown"):
-        raise LookupError("the commit failed")
-
-
-@views.get("/thread/<int:status>")
-def copied_into_a_thread(status: int) -> ResponseReturnValue:
-    thread = threading.Thread(target=copy_current_request_context(ship))
-    thread.start()
-    thread.join()
-    return "An answer", status
-
-
-@views.get("/pool/<int:status>")
-def copied_into_a_pool(status: int) -> ResponseReturnValue:
-    with ThreadPoolExecutor() as pool:
-        pool.submit(copy_context().run, ship).result()
-    return "An answer", status
-
-
-may_go_on = threading.Event()
-
-
-@views.get("/works-on-in-a-thread")
-def works_on_in_a_thread() -> ResponseReturnValue:
-    may_go_on.clear()
-    threading.Thread(target=copy_current_request_context(work_on)).start()
-    return "An answer"
-
-
-@views.get("/works-on-in-a-pool")
-def works_on_in_a_pool() -> ResponseReturnValue:
-    may_go_on.clear()
-    threading.Thread(target=copy_context().run, args=[work_on]).start()
-    return "An answer"
-
-
-def work_on() -> None:
-    assert may_go_on.wait(WAIT_SECONDS)
-    ship("later")
-
-
-@views.get("/go-on")
-def go_on() -> ResponseReturnValue:
-    may_go_on.set()
-    return "An answer"
-
-
-@views.get("/endless")
-def endless() -> ResponseReturnValue:
-    ship()
-
-    def parts() -> Iterator[str]:
-        while True:
-            yield "An answer" * 1000
-
-    return Response(parts())
 
 
 class Api:
@@ -323,20 +111,20 @@ def server(request: pytest.FixtureRequest, running_api: Api) -> Iterator[Server]
     """A server of the application: the development server, gunicorn with one kind of worker, or
     uWSGI."""
     name: str = request.param
-    run = {"werkzeug": run_werkzeug, "uwsgi": run_uwsgi}.get(name, run_gunicorn)
-    with run(running_api.port, name) as port:
+    settings = settings_for(running_api.port, FLASK_PUSHER_TIMEOUT=str(WAIT_SECONDS))
+    with run_werkzeug(settings) if name == "werkzeug" else run(name, settings) as port:
         yield Server(port, keeps_connections=name in ("gthread", "gevent"))
 
 
 @contextmanager
-def run_werkzeug(api_port: int, _name: str) -> Iterator[int]:
+def run_werkzeug(settings: dict[str, str]) -> Iterator[int]:
     class Quiet(WSGIRequestHandler):
         def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - its name there
             pass
 
-    server = make_server(
-        "127.0.0.1", 0, create_app(api_port), threaded=True, request_handler=Quiet
-    )
+    with mock.patch.dict(os.environ, settings):
+        app = deferring.create_app()
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, args=[0.05])
     thread.start()
     try:
@@ -348,52 +136,16 @@ def run_werkzeug(api_port: int, _name: str) -> Iterator[int]:
 
 
 @contextmanager
-def run_gunicorn(api_port: int, worker: str) -> Iterator[int]:
-    for package in {"gunicorn", worker} - {"sync", "gthread"}:
-        if not find_spec(package):
-            pytest.skip(f"There is no {package}: pip install {package}")
-    here = Path(__file__)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = [
-            *(sys.executable, "-c", GUNICORN, f"{here.stem}:create_app({api_port})"),
-            *("--pythonpath", str(here.parent), "--bind", f"fd://{listener.fileno()}"),
-            *("--worker-class", worker, "--threads", "2" if worker == "gthread" else "1"),
-            *("--keep-alive", "30", "--graceful-timeout", "5", "--log-level", "critical"),
-        ]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()], env=os.environ
-        )
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            try:
-                process.communicate(timeout=WAIT_SECONDS)
-            finally:
-                process.kill()
-
-
-@contextmanager
-def run_uwsgi(api_port: int, _name: str) -> Iterator[int]:
-    program = Path(sys.executable).with_name("uwsgi")
-    if not program.exists():
-        pytest.skip("There is no uWSGI: pip install uwsgi")
-    here = Path(__file__)
-    code = f"from {here.stem} import create_app; application = create_app({api_port})"
-    with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as listener:
-        file = Path(folder, "application.py")
-        file.write_text(code)
-        command = [
-            *(str(program), "--virtualenv", sys.prefix, "--pythonpath", str(here.parent)),
-            *("--wsgi-file", str(file), "--need-app", "--enable-threads"),
-            *("--http-socket", f"fd://{listener.fileno()}", "--master", "--die-on-term"),
-            *("--add-header", "Connection: close", "--disable-logging", "--logto", os.devnull),
-        ]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            process.terminate()
-            process.wait(WAIT_SECONDS)
+def run(kind: str, settings: dict[str, str]) -> Iterator[int]:
+    arguments = [] if kind == "uwsgi" else ["--keep-alive=30", "--graceful-timeout=5"]
+    try:
+        server = WsgiServer(kind, "deferring", settings, *arguments)
+    except MissingToolError as error:
+        unavailable(error)
+    try:
+        yield server.port
+    finally:
+        server.stop()
 
 
 class Browser:
@@ -478,7 +230,7 @@ SUCCESSES = [
     ("GET", "/answer/204", 204, b""),
     ("GET", "/answer/302", 302, b"An answer"),
     ("GET", "/file", 200, b"A file"),
-    ("GET", "/stored-file", 200, Path(__file__).read_bytes()),
+    ("GET", "/stored-file", 200, Path(deferring.__file__).read_bytes()),
     ("HEAD", "/stored-file", 200, b""),
     ("GET", "/stream", 200, b"An answer"),
     ("GET", "/stream-that-defers", 200, b"An answer"),
