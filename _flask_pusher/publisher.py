@@ -8,7 +8,7 @@ When an event is sent, by what is under way for its application:
 
 ==============================================  ================================================
 no call is under way                            at once
-a call is                                       with ten events, the next answer, or after 30 ms
+calls are                                       with ten events, their answer, or after 30 ms
 a call with one of its channels is              after that one's answer: a channel keeps its order
 the last call failed for now                    when a pause is over, one call at a time
 ==============================================  ================================================
@@ -296,7 +296,6 @@ class _Desk:
         """Events that are first in all their lanes, none of which is held."""
         self.held: set[str] = set()
         self.under_way: set[_Call] = set()
-        self.was_answered = False
         self.is_silent = False
         """Whether the last call got no answer."""
         self.retries: list[_Call] = []
@@ -333,11 +332,11 @@ class _Desk:
             return self.retries.pop(0)
         if not self.ready:
             return None
+        lanes = (self.lanes[one.channels[0]] for one in self.ready)
         is_time = (
             is_hasty
             or not self.under_way
-            or self.was_answered
-            or len(self.ready) >= rules.EVENTS_PER_BATCH
+            or sum(map(len, lanes)) >= rules.EVENTS_PER_BATCH
             or now >= self.ready[0].since + GATHERING_SECONDS
         )
         return self._compose() if is_time else None
@@ -533,10 +532,8 @@ class Publisher:
         while self.idle and (call := desk.next_call(now, bool(self.flushing))):
             self.idle -= 1
             desk.under_way.add(call)
-            desk.was_answered = False
             call.started = now
             self.jobs.put(partial(self._carry_out, desk, call))
-        desk.was_answered = False
         if desk.is_empty:
             del self.desks[desk.client]
 
@@ -550,7 +547,6 @@ class Publisher:
     def _answered(self, desk: _Desk, call: _Call, outcome: Outcome) -> None:
         self.idle += 1
         desk.under_way.discard(call)
-        desk.was_answered = True
         desk.is_silent = isinstance(outcome.error, NoAnswer)
         before = call.events
         left = {id(event) for event in outcome.left}

@@ -166,11 +166,27 @@ class TestWhatLeaves:
         driven.answer()
         assert driven.calls == ["1 2"]
 
+    def test_with_the_last_answer_where_several_calls_are_under_way(self, driven: Driven) -> None:
+        driven.submit(*numbered(20))
+        driven.submit("20 a")
+        driven.answer()
+        driven.submit("21 b")
+        assert len(driven.calls) == 1
+        driven.answer()
+        assert driven.calls == ["20 21"]
+
     def test_with_ten_events(self, driven: Driven) -> None:
         driven.submit("0 a")
         driven.submit(*numbered(9))
         assert driven.calls == ["0"]
         driven.submit("9 c9")
+        assert driven.calls == ["0", "0 1 2 3 4 5 6 7 8 9"]
+
+    def test_with_ten_events_of_one_channel(self, driven: Driven) -> None:
+        driven.submit("0 a")
+        driven.submit(*numbered(9, "b"))
+        assert driven.calls == ["0"]
+        driven.submit("9 b")
         assert driven.calls == ["0", "0 1 2 3 4 5 6 7 8 9"]
 
     def test_after_30_milliseconds(self, driven: Driven) -> None:
@@ -737,6 +753,7 @@ class TestThreads:
             publisher.submit(app, app.extensions["pusher"], [wire])
             time.sleep(0.001)
         assert decisions < 50
+        monkeypatch.setattr(room, "WAKING_SECONDS", 0)
         may_answer.set()
         publisher.flush()
         assert [name for _, name, _ in api.events] == [str(number) for number in range(100)]
