@@ -56,7 +56,7 @@ class Authorisation:
     def auth(self) -> ResponseReturnValue:
         """Authorise one channel, or the channels of a batch as pusher-js-auth sends it."""
         if not self.declared:
-            self._refuse("no @pusher.auth handler is declared")
+            self._refuse("no @pusher.auth handler is declared.")
         fields = _posted_fields()
         socket_id = _posted_socket_id(fields)
         if "channel_name" in fields:
@@ -86,16 +86,16 @@ class Authorisation:
             abort(404, f"Encrypted channels need {MASTER_KEY}.")
         found = self.auth_handlers.find(channel)
         if found is None:
-            self._refuse(f"no @pusher.auth handler is for the channel {channel!r}")
+            self._refuse(f"no @pusher.auth handler is for the channel {channel!r}.")
         consent = self._call(found, channel, socket_id)
         if consent is not True:
-            self._expect_consent(consent, found.handler)
+            self._expect_consent(consent, found.handler, channel)
         channel_data = (
             self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
         )
         return self.client.sign_subscription(channel, socket_id, channel_data)
 
-    def _expect_consent(self, consent: Any, handler: Handler) -> None:
+    def _expect_consent(self, consent: Any, handler: Handler, channel: str) -> None:
         if (
             isinstance(consent, (Iterator, type, BaseException))
             or inspect.isroutine(consent)  # a call is missing
@@ -107,7 +107,10 @@ class Authorisation:
             )
         if not consent or _is_no_with_reason(consent):
             forgotten = " Is a return missing?" if consent is None else ""
-            self._refuse(f"{name_of(handler)}() returned {consent!r:.100}.{forgotten}")
+            self._refuse(
+                f"{name_of(handler)}() returned {consent!r:.100} for the channel {channel!r}."
+                f"{forgotten}"
+            )
 
     def _channel_data(self, channel: str, socket_id: str) -> dict[str, Any] | None:
         """What the members of a presence channel know of this one. None where the handler gives
@@ -139,13 +142,17 @@ class Authorisation:
         """Sign a user in."""
         handler = self.user_auth_slot.handler
         if handler is None:
-            self._refuse("no @pusher.user_auth handler is declared")
+            self._refuse("no @pusher.user_auth handler is declared.")
         socket_id = _posted_socket_id(_posted_fields())
         returned = self._call(Found(handler, self.app.ensure_sync(handler), {}), socket_id)
         if returned is None or returned is False:
-            self._refuse(f"{name_of(handler)}() returned {returned!r}, so there is no user")
+            self._refuse(f"{name_of(handler)}() returned {returned!r}, so there is no user.")
         user = _as_dict(returned, handler)
-        user["id"] = _expect_id(user.get("id"), "'id'", handler, rules.is_user_id)
+        if "id" not in user:
+            raise ValueError(
+                f"{name_of(handler)}() should return a dict with an 'id'; it returned {user!r:.300}."
+            )
+        user["id"] = _expect_id(user["id"], "'id'", handler, rules.is_user_id)
         if "user_info" in user:
             user["user_info"] = _expect_user_info(user["user_info"], handler)
         if "watchlist" in user:
@@ -174,12 +181,12 @@ class Authorisation:
                 abort(self.app.make_response(returned))
             self._refuse(
                 f"{name_of(found.handler)}() returned a response of status {status}, which a browser"
-                " would take for an answer. Return the value itself"
+                " would take for an answer. Return the value itself."
             )
         return finished(returned, found.handler)
 
     def _refuse(self, reason: str) -> NoReturn:
-        self.app.logger.debug("Refused at %s: %s.", request.path, reason.rstrip("."))
+        self.app.logger.debug("Refused at %s: %s", request.path, reason)
         abort(403, "This user may not do that.")
 
 

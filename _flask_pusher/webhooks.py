@@ -105,6 +105,13 @@ class Webhooks:
 
         return decorator
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            is_event = name in rules.WEBHOOK_EVENTS
+            hint = f' Write @pusher.webhooks.event("{name}").' if is_event else ""
+            raise AttributeError(f"'Webhooks' object has no attribute {name!r}.{hint}")
+
 
 def _warn_of_near_miss(name: str) -> None:
     if name in rules.WEBHOOK_EVENTS:

@@ -190,6 +190,10 @@ class TestCheck:
             " differ by ten minutes."
         )
 
+    def test_a_wrong_secret_is_not_taken_for_a_wrong_clock(self, api: Any, run: Run) -> None:
+        api.answers.append((401, "Invalid signature: you should have sent ...auth_timestamp=1..."))
+        assert "clock" not in run("check").output
+
     def test_it_shows_the_whole_url_where_the_application_knows_its_name(
         self, app: Flask, run: Run
     ) -> None:

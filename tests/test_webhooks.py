@@ -528,6 +528,12 @@ class TestDeclarations:
         pusher.webhooks.event(name)
         assert recwarn.list == []
 
+    def test_an_event_looked_for_among_the_groups_is_told(self, pusher: Pusher) -> None:
+        with pytest.raises(AttributeError, match=r'@pusher\.webhooks\.event\("member_added"\)'):
+            pusher.webhooks.member_added  # type: ignore[attr-defined] # noqa: B018
+        with pytest.raises(AttributeError, match=r"no attribute 'presense'\.$"):
+            pusher.webhooks.presense  # type: ignore[attr-defined] # noqa: B018
+
     def test_handlers_in_one_decorator_are_not_one(
         self, pusher: Pusher, post_webhook: PostWebhook
     ) -> None:
