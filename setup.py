@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+README = (HERE / "README.rst").read_text(encoding="utf-8")
+# A package index has the text alone: its page would show the picture as a broken one.
+DESCRIPTION = re.sub(r"\.\. image::.*\n(?: .*\n)*\n", "", README)
 
 
 class BuildWithStubs(build_py):
@@ -39,7 +43,7 @@ setup(
     name="Flask-Pusher",
     version="4.0.0",
     description="Pusher Channels for Flask: publish, authorise and hear back, in three decorators",
-    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    long_description=DESCRIPTION,
     long_description_content_type="text/x-rst",
     author="The Flask-Pusher authors",
     license_expression="MIT",
