@@ -20,6 +20,18 @@ the browsers. This module publishes them, and answers what browsers and the serv
     def may_follow(channel_name, socket_id, order_id):
         return order_id in session.get("orders", ())
 
+A template of this application listens by pusher-js, the official library for browsers::
+
+    <script src="https://cdn.jsdelivr.net/npm/pusher-js@8.6.0/dist/web/pusher.min.js"></script>
+    <script>
+      const pusher = new Pusher({{ PUSHER_KEY|tojson }}, {{ pusher_options()|tojson }});
+      pusher.subscribe("private-order-7").bind("shipped", (data) => alert(data.by));
+    </script>
+
+``flask pusher check`` says whether the settings are right, and ``flask pusher trigger`` publishes by
+hand. ``flask pusher serve``, with ``Flask-Pusher[local]``, is a Channels server for development: it
+takes any credentials, and says which settings lead to it.
+
 :class:`Pusher` is the extension, :class:`Client` what ``app.extensions["pusher"]`` holds,
 :class:`Webhooks` what ``pusher.webhooks`` is, and :func:`local_server` a Channels server for tests.
 """
@@ -79,6 +91,7 @@ class Pusher:
     A handler runs in the context of the request, may be a coroutine function (then install
     ``Flask[async]``), and may be declared before or after :meth:`init_app`. Decorators return the
     function as it was. A request with anything wrong in it gets a 4xx status and no handler runs.
+    The routes are on ``pusher.blueprint``, for ``csrf.exempt(pusher.blueprint)`` and the like.
     """
 
     def __init__(
@@ -88,8 +101,8 @@ class Pusher:
         if url_prefix and not url_prefix.startswith("/"):
             raise ValueError(f"url_prefix should start with a slash; it is {url_prefix!r}.")
         self.blueprint = make_blueprint(url_prefix, __name__)
-        """The blueprint that holds the routes, for ``csrf.exempt(pusher.blueprint)`` and the like.
-        What adds to it, as ``CORS(pusher.blueprint)`` does, has to come before ``init_app``."""
+        """The blueprint that holds the routes. What adds to it, as ``CORS(pusher.blueprint)``
+        does, has to come before ``init_app``."""
         self.webhooks = Webhooks()
         """Where handlers of webhooks are declared: see :class:`Webhooks`."""
         self._auth = handlers.ChannelHandlers("@pusher.auth", rules.AUTHORISED)
@@ -125,9 +138,7 @@ class Pusher:
         - ``PUSHER_EXTRA_TOKENS``: a dict of further keys and secrets that webhooks may come with
         - ``PUSHER_CLIENT_OPTIONS``: a dict, laid over what ``pusher_options()`` gives
 
-        Templates get ``PUSHER_KEY`` and ``pusher_options()``, the arguments of pusher-js::
-
-            new Pusher({{ PUSHER_KEY|tojson }}, {{ pusher_options()|tojson }})
+        Templates get ``PUSHER_KEY`` and ``pusher_options()``, the arguments of ``new Pusher(...)``.
 
         :raises ValueError: for a ``PUSHER_*`` setting that is missing or impossible. It names the
             setting and what it should be, and shows what it held where that is no secret.
