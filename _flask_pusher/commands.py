@@ -342,8 +342,8 @@ def _in_one_line(client: Client, error: PusherError) -> str:
     if status_of(error) is None:
         return text
     hint = ""
-    # The text that was signed, which a refusal may show, has "auth_timestamp=" in it.
-    if status_of(error) == 401 and "imestamp " in text:
+    # A refusal may show the signed text, with "auth_timestamp=" in it; the local server asks itself.
+    if status_of(error) == 401 and "imestamp " in text and not text.endswith("?"):
         text = text.rstrip(".")
         hint = ". Is the clock of this machine right? It may differ by ten minutes."
     return f"{_base_url(client)} refuses: {type(error).__name__}: {text}{hint}"
