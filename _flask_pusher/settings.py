@@ -315,7 +315,10 @@ def read_settings(app: Flask) -> Settings:
             found[row.field] = found[row.field] or url.get(row.field)
             if found[row.field] is None:
                 raise _error(
-                    row, app.config, f"{row.wanted}, from the service's page about the app"
+                    row,
+                    app.config,
+                    f"{row.wanted}, from the service's page about the app, or any for the local"
+                    " server",
                 )
     if found["host"] is None and not (
         found["cluster"] and re.fullmatch(_HOSTED, url.get("host", ""))
@@ -351,7 +354,10 @@ def _read(row: Setting, config: Mapping[str, Any]) -> Any:
 def _error(row: Setting, config: Mapping[str, Any], wanted: str) -> ValueError:
     value = config.get(row.key)
     if value is None or (isinstance(value, str) and not value.strip()):
-        found = "it is not set"
+        found = (
+            "it is not set. app.config.from_prefixed_env() takes"
+            f" FLASK_{row.key} from the environment"
+        )
     elif row.is_public and not re.search("[@:]", str(value)):
         found = f"it is {value!r:.100}"
     elif isinstance(value, str):

@@ -197,7 +197,7 @@ class TestCheck:
             "auth_timestamp is 1000 seconds off: do both clocks agree?",
         ],
     )
-    def test_another_question_than_the_clock_is_left_alone(
+    def test_the_clock_is_not_asked_about_without_need(
         self, api: Any, run: Run, reason: str
     ) -> None:
         api.answers.append((401, reason))

@@ -58,7 +58,7 @@ def test_the_credentials_alone_are_enough_for_the_hosted_service(client_of: Clie
 @pytest.mark.parametrize("key", ["PUSHER_APP_ID", "PUSHER_KEY", "PUSHER_SECRET"])
 @pytest.mark.parametrize("missing", [None, "", "  "])
 def test_a_missing_credential_is_named(make_app: MakeApp, key: str, missing: str | None) -> None:
-    with pytest.raises(ValueError, match=f"{key} should be .*; it is not set"):
+    with pytest.raises(ValueError, match=f"{key} should be .*; it is not set. .* FLASK_{key} "):
         Pusher(make_app(**{key: missing}))
 
 
