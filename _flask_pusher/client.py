@@ -616,7 +616,12 @@ class _Codec(NamedTuple):
             # Keys of two types cannot be sorted, and escapes count against an event's size.
             text = self.provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False)
         except TypeError:  # a provider may take no options, or not these
-            text = self.provider.dumps(value)
+            try:
+                text = self.provider.dumps(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"{error}. Give what app.json can serialise, such as a dict, or teach app.json."
+                ) from None
         return _text(text, "What the JSON provider gives")
 
     def decode(self, text: str) -> Any:
