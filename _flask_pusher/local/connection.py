@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
 from _flask_pusher import rules
@@ -16,23 +16,6 @@ from .state import Clock, Credentials, Member, Peer, RefusedError, State, Timer
 
 PROTOCOLS = ("5", "6", "7")  # they differ in nothing that a server does
 CLOSE_SECONDS = 1  # that a peer is given to close its side
-LOST_INTERVAL = 0.02  # seconds between looks at whether a connection is lost
-MAX_MESSAGE = 64 * 1024  # bytes, from a peer
-
-
-class WebSocket(web.WebSocketResponse):
-    """aiohttp's handshake and its reading of frames. What is written, :class:`wire.Wire` writes.
-
-    aiohttp's own way to close hangs up while input is unread, and the peer's machine then throws
-    away what it has not read either: the reason.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(autoclose=False, autoping=False, compress=False, max_msg_size=MAX_MESSAGE)
-
-    async def close(self, **_: object) -> bool:
-        """Do nothing where aiohttp would close: as a frame breaks the protocol, and at the end."""
-        return False
 
 
 class _FrameError(Exception):
@@ -48,7 +31,7 @@ class _SignInError(Exception):
     """A sign-in that is refused, which ends the connection."""
 
 
-class Connection(Peer):
+class Connection(Peer, asyncio.Protocol):
     """One browser, or whatever else speaks the protocol."""
 
     __slots__ = (
@@ -59,14 +42,21 @@ class Connection(Peer):
         "_heard",
         "_limits",
         "_loop",
+        "_lost",
         "_pinged",
+        "_reader",
         "_state",
         "_timer",
         "_wire",
     )
 
     def __init__(
-        self, state: State, credentials: Credentials, clock: Clock, transport: wire.Transport
+        self,
+        state: State,
+        credentials: Credentials,
+        clock: Clock,
+        transport: wire.Transport,
+        lost: Callable[[Connection], object],
     ) -> None:
         super().__init__(f"{secrets.randbelow(10**9)}.{secrets.randbelow(10**9)}")
         self._state = state
@@ -74,15 +64,17 @@ class Connection(Peer):
         self._credentials = credentials
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._reader: wire.Reader | None = wire.Reader()
         self._wire = wire.Wire(transport)
+        self._lost = lost
         self._heard = clock.time()
         self._pinged = False
         self._timer: Timer | None = None
         self._client_events = 0
         self._client_events_since = 0.0
 
-    async def serve(self, websocket: WebSocket, request: web.Request) -> None:
-        """Welcome the peer or say why not, and handle what it sends until either side closes."""
+    def begin(self, request: web.Request) -> None:
+        """Welcome the peer, or say why not."""
         refusal = self._why_not(request)
         if refusal is None:
             self._welcome(request)
@@ -90,19 +82,29 @@ class Connection(Peer):
             code, reason = refusal
             self._state.note("refused", f"connection from {request.remote}: {reason} ({code})")
             self.close(code, reason)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._clock.time()
+        self._pinged = False
+        if self._reader is None:
+            return
         try:
-            async for message in websocket:
-                if message.type is aiohttp.WSMsgType.ERROR:
-                    await self._break_off(message.data)
+            for opcode, payload in self._reader.feed(data):
+                if opcode == wire.CLOSE:
+                    self._wire.close_back(wire.close_code(payload))
+                    self._reader = None
+                    self._end()
                     break
-                self._heard = self._clock.time()
                 if not self._wire.is_closed:
-                    self._receive(message)
-            else:
-                self._wire.close(websocket.close_code or 0)
-        finally:
-            self._stop_timer()
-            self._state.disconnect(self)
+                    self._receive(opcode, payload)
+        except wire.BrokenError as error:
+            self._break_off(error)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.hang_up()  # which TLS wants from this side too, before Python 3.11
+        self._stop_timer()
+        self._state.disconnect(self)
+        self._lost(self)
 
     def _why_not(self, request: web.Request) -> tuple[int, str] | None:
         path, key = request.path, self._credentials.key
@@ -149,15 +151,13 @@ class Connection(Peer):
     def hang_up(self) -> None:
         self._wire.hang_up()
 
-    async def _break_off(self, error: Exception) -> None:
+    def _break_off(self, error: wire.BrokenError) -> None:
         """Close on a peer that speaks no WebSocket, whose frames nobody can read any more."""
+        self._reader = None
         if not self._wire.is_closed:
-            code = error.code if isinstance(error, aiohttp.WebSocketError) else 1011
-            self._wire.close(code, str(error))
+            self._wire.close(error.code, str(error))
             self._end()
             self._refuse(str(error))
-        while not self._wire.is_lost:
-            await asyncio.sleep(LOST_INTERVAL)
 
     def _end(self) -> None:
         """Leave the peer some time to read the reason; what it still sends is read and dropped."""
@@ -186,15 +186,14 @@ class Connection(Peer):
 
     # What the peer sends
 
-    def _receive(self, message: aiohttp.WSMessage) -> None:
-        self._pinged = False
+    def _receive(self, opcode: int, payload: bytes) -> None:
         try:
-            if message.type is aiohttp.WSMsgType.TEXT:
-                self._handle(message.data)
-            elif message.type is aiohttp.WSMsgType.BINARY:
+            if opcode == wire.TEXT:
+                self._handle(wire.decode(payload))
+            elif opcode == wire.BINARY:
                 raise _FrameError("Binary frames are not supported, send text")
-            elif message.type is aiohttp.WSMsgType.PING:
-                self.send(wire.pong(message.data))
+            elif opcode == wire.PING:
+                self.send(wire.pong(payload))
         except _FrameError as refusal:
             self._refuse(str(refusal), refusal.channel)
             self.send(wire.error(refusal.code, str(refusal), refusal.channel))

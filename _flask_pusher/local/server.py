@@ -9,13 +9,13 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from . import wire
 from .api import Api
-from .connection import CLOSE_SECONDS, Connection, WebSocket
+from .connection import CLOSE_SECONDS, Connection
 from .console import logger, printable
 from .page import Page
 from .state import Credentials, Happening, Limits, State
@@ -103,7 +103,8 @@ class Server:
         self._report = report
         self._changed = asyncio.Event()
         self._refused: deque[Happening] = deque(maxlen=100)
-        self._serving: dict[asyncio.Task[Any], Connection] = {}
+        self._connections: set[Connection] = set()
+        self._all_lost = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(
@@ -137,29 +138,36 @@ class Server:
         self._page.close()
         self.disconnect(4200, "The server is stopping, connect again")
         deadline = self.clock.time() + CLOSE_SECONDS
-        while self._serving and self.clock.time() < deadline:
-            await asyncio.wait(self._serving, timeout=QUIET_SECONDS)
-            for connection in self._serving.values():
+        while self._connections and self.clock.time() < deadline:
+            self._all_lost.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._all_lost.wait(), QUIET_SECONDS)
+            for connection in self._connections:
                 if connection.can_hang_up(QUIET_SECONDS):
                     connection.hang_up()
+        for connection in self._connections:
+            connection.hang_up()
 
-    async def _connect(self, request: web.Request) -> web.StreamResponse:
-        """Serve a WebSocket until it closes, and the page to whom asks for no WebSocket."""
-        websocket = WebSocket()
-        if request.method != "GET" or not websocket.can_prepare(request):
+    async def _connect(self, request: web.Request) -> web.Response:
+        """Begin a WebSocket, and show the page to whom asks for none."""
+        answer = wire.handshake(request.headers)
+        if request.method != "GET" or answer is None:
             return await self._page.show(request)
-        await websocket.prepare(request)
         transport = request.transport
         if transport is not None:
-            connection = Connection(self.state, self._credentials, self.clock, transport)
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 (for the type checker)
-            self._serving[task] = connection
-            try:
-                await connection.serve(websocket, request)
-            finally:
-                del self._serving[task]
-        return websocket
+            transport.write(answer)
+            connection = Connection(
+                self.state, self._credentials, self.clock, transport, self._lose
+            )
+            self._connections.add(connection)
+            connection.begin(request)
+            _take_over(transport, request.protocol, connection)
+        return web.Response()  # to nobody
+
+    def _lose(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._all_lost.set()
 
     # What the state tells
 
@@ -203,6 +211,32 @@ class Server:
     def _count(self, name: str) -> int:
         channel = self.state.channels.get(name)
         return 0 if channel is None else len(channel.subscribers)
+
+
+def _take_over(
+    transport: asyncio.Transport, http: web.RequestHandler, connection: Connection
+) -> None:
+    """Take a connection from aiohttp, to which it is lost, with the 10 kB that it kept for it."""
+    behind = _Behind()
+    http.set_parser(behind)  # type: ignore[arg-type]
+    http.transport = None
+    http.connection_lost(None)
+    transport.set_protocol(connection)
+    if behind.data:
+        connection.data_received(behind.data)
+
+
+class _Behind:
+    """What came right behind the handshake, before anybody could read frames."""
+
+    data = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """Nothing is left."""
 
 
 async def _end(runner: web.AppRunner) -> None:

@@ -6,6 +6,7 @@ import struct
 from contextlib import suppress
 
 import pytest
+from aiohttp import web
 from flask import Flask
 
 from _flask_pusher.local import LocalServer, local_server
@@ -17,6 +18,8 @@ from flask_pusher import Client
 from .peers import KEY, Api, Closed, Connect, eventually, lines, refusals
 
 pytestmark = pytest.mark.usefixtures("server")
+
+HTTP_OBJECTS = (web.BaseRequest, web.RequestHandler, web.StreamResponse)
 
 
 def test_a_connection_is_told_its_socket_id_and_the_activity_timeout(connect: Connect) -> None:
@@ -238,6 +241,37 @@ def test_a_frame_in_pieces_is_one_frame(connect: Connect) -> None:
     browser.socket.sendall(bytes([0x01, 0x80 | len(first)]) + bytes(4) + first)
     browser.socket.sendall(bytes([0x80, 0x80 | len(second)]) + bytes(4) + second)
     browser.expect("pusher:pong")
+
+
+def test_frames_right_behind_the_handshake_are_read(server: LocalServer) -> None:
+    """A client should wait for the answer; those that do not are served all the same."""
+    frame = b'{"event": "pusher:ping"}'
+    with socket.create_connection((server.host, server.port), timeout=20) as peer:
+        peer.sendall(
+            f"GET /app/{KEY}?protocol=7 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            + (bytes([0x81, 0x80 | len(frame)]) + bytes(4) + frame) * 3
+        )
+        received = b""
+        while received.count(b"pusher:pong") < 3:
+            part = peer.recv(4096)
+            assert part, received
+            received += part
+
+
+def test_a_connection_keeps_nothing_of_the_http_server(connect: Connect) -> None:
+    """It is what most of an idle connection's memory was."""
+
+    def count() -> int:
+        gc.collect()
+        return sum(isinstance(o, HTTP_OBJECTS) for o in gc.get_objects())
+
+    before = count()
+    browsers = [connect() for _ in range(20)]
+    eventually(lambda: count() <= before)
+    for browser in browsers:
+        browser.expect_nothing()
 
 
 def test_a_closing_browser_is_answered_and_forgotten(connect: Connect, api: Api) -> None:

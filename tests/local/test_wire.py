@@ -67,6 +67,134 @@ def test_a_closing_frame_holds_what_fits(code: int, reason: str, payload: bytes)
     assert wire.close(code, reason) == bytes([0x88, len(payload)]) + payload
 
 
+HANDSHAKE = {
+    "Upgrade": "WebSocket",
+    "Connection": "keep-alive, Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def test_a_handshake_is_answered_as_in_the_example_of_rfc_6455() -> None:
+    answer = wire.handshake(HANDSHAKE)
+    assert answer is not None
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Upgrade", "h2c"),
+        ("Connection", "keep-alive"),
+        ("Sec-WebSocket-Version", "12"),
+        ("Sec-WebSocket-Key", ""),
+        ("Sec-WebSocket-Key", "short"),
+        ("Sec-WebSocket-Key", "\udcff" * 24),
+    ],
+)
+def test_what_is_no_whole_handshake_gets_no_websocket(name: str, value: str) -> None:
+    assert wire.handshake({**HANDSHAKE, name: value}) is None
+    assert wire.handshake({key: HANDSHAKE[key] for key in HANDSHAKE if key != name}) is None
+
+
+def frame(payload: bytes, opcode: int = wire.TEXT, is_last: bool = True) -> bytes:
+    """A frame of a client, whose length is written in the shortest way."""
+    size = len(payload)
+    if size <= 125:
+        length = bytes([0x80 | size])
+    elif size < 65536:
+        length = struct.pack("!BH", 0xFE, size)
+    else:
+        length = struct.pack("!BQ", 0xFF, size)
+    mask = b"\x01\x80\x00\xff"
+    masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    return bytes([0x80 * is_last | opcode]) + length + mask + masked
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 125, 126, 65_535, 65_536])
+def test_a_frame_is_read_whatever_its_length(size: int) -> None:
+    payload = bytes(place % 251 for place in range(size))
+    assert list(wire.Reader().feed(frame(payload))) == [(wire.TEXT, payload)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_messages_are_read_from_pieces_of_any_size(size: int) -> None:
+    long = b"x" * 200
+    data = b"".join(
+        [
+            frame(b"first"),
+            frame(b"sec", is_last=False),
+            frame(b"are you there?", wire.PING),
+            frame(b"", wire.CONTINUATION, is_last=False),
+            frame(b"ond", wire.CONTINUATION),
+            frame(long, wire.BINARY),
+            frame(b"", wire.CLOSE),
+        ]
+    )
+    reader = wire.Reader()
+    messages: list[tuple[int, bytes]] = []
+    for start in range(0, len(data), size):
+        messages += reader.feed(data[start : start + size])
+    assert messages == [
+        (wire.TEXT, b"first"),
+        (wire.PING, b"are you there?"),
+        (wire.TEXT, b"second"),
+        (wire.BINARY, long),
+        (wire.CLOSE, b""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (b"\xc1\x80" + bytes(4), 1002, "reserved bits"),
+        (frame(b"", 3), 1002, "the opcode 3"),
+        (frame(b"", 11), 1002, "the opcode 11"),
+        (b"\x81\x00", 1002, "not masked"),
+        (frame(b"x" * 126, wire.PING), 1002, "over 125 bytes"),
+        (frame(b"x", wire.PING, is_last=False), 1002, "pieces"),
+        (frame(b"x", wire.CONTINUATION), 1002, "not begun"),
+        (frame(b"x", is_last=False) + frame(b"y"), 1002, "not ended"),
+        (b"\x81\xff" + struct.pack("!Q", wire.MAX_MESSAGE + 1), 1009, "over 65536 bytes"),
+        (
+            frame(b"x" * wire.MAX_MESSAGE, is_last=False) + frame(b"x", wire.CONTINUATION),
+            1009,
+            "over 65536 bytes",
+        ),
+    ],
+)
+def test_what_is_no_frame_is_found_after_all_that_was_one(
+    data: bytes, code: int, words: str
+) -> None:
+    messages = wire.Reader().feed(frame(b"before") + data)
+    assert next(messages) == (wire.TEXT, b"before")
+    with pytest.raises(wire.BrokenError, match=words) as broken:
+        next(messages)
+    assert broken.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"), [(b"", 0), (b"\x03\xe8", 1000), (b"\x0f\xa0Bye", 4000)]
+)
+def test_a_closing_frame_is_read(payload: bytes, code: int) -> None:
+    assert wire.close_code(payload) == code
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"\x03", 1002),
+        *[(struct.pack("!H", number), 1002) for number in (0, 999, 1005, 1006, 1015, 2999, 5000)],
+        (b"\x03\xe8\xff", 1007),
+    ],
+)
+def test_a_closing_frame_that_cannot_be_is_broken(payload: bytes, code: int) -> None:
+    with pytest.raises(wire.BrokenError) as broken:
+        wire.close_code(payload)
+    assert broken.value.code == code
+
+
 class Transport:
     """Keeps what is written, or does not get rid of it."""
 
@@ -83,6 +211,9 @@ class Transport:
 
     def is_closing(self) -> bool:
         return self.is_gone
+
+    def close(self) -> None:
+        self.is_gone = self.unread == 0
 
     def abort(self) -> None:
         self.is_gone = True
