@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from numbers import Number
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import flask
@@ -605,11 +605,14 @@ class _Provider:
         return _Codec(flask.json if self.app is None else self.app.json, ensure_ascii)
 
 
-class _Codec(NamedTuple):
+class _Codec:
     """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's instance."""
 
-    provider: Any
-    ensure_ascii: bool
+    __slots__ = ("ensure_ascii", "provider")
+
+    def __init__(self, provider: Any, ensure_ascii: bool) -> None:
+        self.provider = provider
+        self.ensure_ascii = ensure_ascii
 
     def encode(self, value: Any) -> str:
         try:
@@ -622,7 +625,7 @@ class _Codec(NamedTuple):
                 raise TypeError(
                     f"{error}. Give what app.json can serialise, such as a dict, or teach app.json."
                 ) from None
-        return _text(text, "What the JSON provider gives")
+        return text if isinstance(text, str) else _text(text, "What the JSON provider gives")
 
     def decode(self, text: str) -> Any:
         return self.provider.loads(text)
