@@ -80,9 +80,9 @@ class Authorisation:
                 f"channel_name should be 1 to {rules.NAME_LENGTH} of the characters"
                 f" {rules.CHARACTERS}.",
             )
-        if not rules.needs_authorisation(channel):
+        if not channel.startswith(rules.AUTHORISED):
             abort(404, "Only private and presence channels are authorised.")
-        if rules.is_encrypted(channel) and not self.client.can_encrypt:
+        if channel.startswith(rules.ENCRYPTED) and not self.client.can_encrypt:
             abort(404, f"Encrypted channels need {MASTER_KEY}.")
         found = self.auth_handlers.find(channel)
         if found is None:
@@ -90,9 +90,8 @@ class Authorisation:
         consent = self._call(found, channel, socket_id)
         if consent is not True:
             self._expect_consent(consent, found.handler, channel)
-        channel_data = (
-            self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
-        )
+        is_presence = channel.startswith(rules.PRESENCE)
+        channel_data = self._channel_data(channel, socket_id) if is_presence else None
         return self.client.sign_subscription(channel, socket_id, channel_data)
 
     def _expect_consent(self, consent: Any, handler: Handler, channel: str) -> None:
@@ -123,15 +122,15 @@ class Authorisation:
         if returned is None:
             return None
         given = _as_dict(returned, handler)
-        if "id" in given and "user_id" not in given:
-            self.app.logger.warning(
-                "%s() returned an 'id' and no 'user_id', so that each tab of a user is a member of"
-                " its own. Is 'user_id' meant?",
-                name_of(handler),
-            )
         user_id = given.pop("user_id", None)
         if user_id is None:
             user_id = socket_id
+            if "id" in given:
+                self.app.logger.warning(
+                    "%s() returned an 'id' and no 'user_id', so that each tab of a user is a member"
+                    " of its own. Is 'user_id' meant?",
+                    name_of(handler),
+                )
         data = {"user_id": _expect_id(user_id, "'user_id'", handler, _is_member_id), **given}
         data["user_info"] = _expect_user_info(given.get("user_info", given), handler)
         return data
@@ -228,7 +227,7 @@ def _is_member_id(value: Any) -> bool:
 
 
 def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
-    text = text_id(value)
+    text = value if type(value) is str else text_id(value)
     if not is_id(text):
         raise ValueError(
             f"{name_of(handler)}() should return as {place} a number, or text of 1 to"
