@@ -237,8 +237,8 @@ def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
     return str(text)
 
 
-def _expect_user_info(value: Any, handler: Handler) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
+def _expect_user_info(value: Any, handler: Handler) -> Mapping[str, Any]:
+    if not isinstance(value, (dict, Mapping)):  # a dict is told sooner
         raise TypeError(
             f"{name_of(handler)}() should return a 'user_info' that is a dict; it returned a"
             f" {type(value).__name__}. The service takes nothing else."

@@ -120,7 +120,7 @@ def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
         click.echo(f"  {text:36}  {_named(handler)}")
     if declared.bare.handler:
         click.echo(f"  {'(every other channel)':36}  {_named(declared.bare.handler)}")
-    if not declared:
+    elif not declared.patterns:
         click.echo(f"  {without}")
 
 

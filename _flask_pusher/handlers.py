@@ -150,9 +150,6 @@ class ChannelHandlers:
         self.patterns: dict[str, tuple[str, Handler]] = {}
         """What each shape was declared as, and its handler. Replaced, and never changed."""
 
-    def __bool__(self) -> bool:
-        return bool(self.bare.handler or self.patterns)
-
     def declare(self, handler: Any) -> Any:
         if isinstance(handler, str):
             self._check(handler)

@@ -440,7 +440,12 @@ class TestPresenceChannels:
 
     @pytest.mark.parametrize(
         ("returned", "warned"),
-        [({"id": 7}, 1), ({"id": 7, "user_id": 7}, 0), ({"name": "Ana"}, 0)],
+        [
+            ({"id": 7}, 1),
+            ({"id": 7, "user_id": None}, 1),
+            ({"id": 7, "user_id": 7}, 0),
+            ({"name": "Ana"}, 0),
+        ],
     )
     def test_an_id_where_a_user_id_is_meant_is_warned_about(
         self,
