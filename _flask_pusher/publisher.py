@@ -97,6 +97,7 @@ def complete(answer: Any) -> Any:
     if not inspect.isawaitable(answer):
         return answer
     import asyncio  # which takes long, and hardly any application needs
+    from concurrent.futures import ThreadPoolExecutor
 
     async def wait() -> Any:
         return await answer
@@ -106,31 +107,22 @@ def complete(answer: Any) -> Any:
     except RuntimeError:
         return asyncio.run(wait())
     # A loop runs in this thread, and is not to be waited in: another thread gets one of its own.
-    answers: list[Any] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(asyncio.run(wait()))
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="flask-pusher-loop")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return answers[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, wait()).result()
 
 
-def first_call(events: Sequence[Wire]) -> int:
-    """How many of the events, from the first, go into one call."""
-    entries = 0
-    for number, event in enumerate(events):
-        entries += len(event["channels"])
-        if entries > rules.EVENTS_PER_BATCH:
-            return max(number, 1)
-    return len(events)
+def calls_of(events: Iterable[Wire]) -> list[list[Wire]]:
+    """The events by the calls that they go into, in order."""
+    calls: list[list[Wire]] = []
+    room = 0
+    for event in events:
+        entries = len(event["channels"])
+        if entries > room:
+            calls.append([])
+            room = rules.EVENTS_PER_BATCH
+        calls[-1].append(event)
+        room -= entries
+    return calls
 
 
 def post(client: Client, events: Sequence[Wire]) -> None:
@@ -160,38 +152,31 @@ def deliver(client: Client, events: list[Wire]) -> Outcome:
             return Outcome([(events[0], error)], [], None)
     else:
         return Outcome([], [], None)
-    refused: list[tuple[Wire, Exception]] = []
-    for position, event in enumerate(events):
-        outcome = deliver(client, [event])
-        refused += outcome.refused
-        if outcome.left:
-            return Outcome(refused, events[position:], outcome.error)
-    return Outcome(refused, [], None)
+    return deliver_all(client, [[event] for event in events])
 
 
-def deliver_all(client: Client, events: list[Wire]) -> Outcome:
-    """Publish events in order, in as few calls as they take, until one of them fails."""
+def deliver_all(client: Client, calls: Sequence[list[Wire]]) -> Outcome:
+    """Publish the events of each call, in order, until one fails."""
     refused: list[tuple[Wire, Exception]] = []
-    while events:
-        count = first_call(events)
-        outcome = deliver(client, events[:count])
+    for number, events in enumerate(calls):
+        outcome = deliver(client, events)
         refused += outcome.refused
-        events = events[count:]
         if outcome.left:
-            return Outcome(refused, [*outcome.left, *events], outcome.error)
+            rest = [event for later in calls[number + 1 :] for event in later]
+            return Outcome(refused, [*outcome.left, *rest], outcome.error)
     return Outcome(refused, [], None)
 
 
 def publish_here(app: Flask, client: Client, events: list[Wire]) -> None:
     """Publish events in this thread, and tell what is lost."""
-    outcome = deliver_all(client, events)
+    outcome = deliver_all(client, calls_of(events))
     lost = [(event, outcome.error) for event in outcome.left if outcome.error]
     tell(app, client, [*outcome.refused, *lost])
 
 
 def publish_or_raise(app: Flask, client: Client, events: list[Wire]) -> None:
     """Publish events in this thread; tell what is refused, and raise what a retry can mend."""
-    outcome = deliver_all(client, events)
+    outcome = deliver_all(client, calls_of(events))
     tell(app, client, outcome.refused)
     if outcome.error is not None:
         raise outcome.error
@@ -311,18 +296,18 @@ class _Desk:
     def add(self, waiting: _Waiting) -> None:
         for channel in waiting.channels:
             self.lanes.setdefault(channel, deque()).append(waiting)
-        if self._is_free(waiting, self.held):
+        if self._is_free(waiting):
             self.ready.append(waiting)
 
-    def _is_free(self, waiting: _Waiting, held: set[str]) -> bool:
-        return held.isdisjoint(waiting.channels) and all(
+    def _is_free(self, waiting: _Waiting) -> bool:
+        return self.held.isdisjoint(waiting.channels) and all(
             self.lanes[channel][0] is waiting for channel in waiting.channels
         )
 
-    def _heads(self, channels: Iterable[str], held: set[str]) -> list[_Waiting]:
+    def _heads(self, channels: Iterable[str]) -> list[_Waiting]:
         """The events that come to be free when these channels move on."""
         heads = {id(lane[0]): lane[0] for channel in channels if (lane := self.lanes.get(channel))}
-        return [head for head in heads.values() if self._is_free(head, held)]
+        return [head for head in heads.values() if self._is_free(head)]
 
     def next_call(self, now: float, is_hasty: bool) -> _Call | None:
         """What is to be sent now; None: nothing yet."""
@@ -352,7 +337,7 @@ class _Desk:
             for channel in waiting.channels:
                 self.lanes[channel].popleft()
             mine.update(waiting.channels)
-            self.ready.extendleft(self._heads(waiting.channels, self.held))
+            self.ready.extendleft(self._heads(waiting.channels))
         self.held |= mine
         while self.ready and not mine.isdisjoint(self.ready[0].channels):
             self.ready.popleft()  # what follows on these channels waits for the answer
@@ -364,7 +349,7 @@ class _Desk:
         for channel in call.channels:
             if not self.lanes[channel]:
                 del self.lanes[channel]
-        self.ready.extend(self._heads(call.channels, self.held))
+        self.ready.extend(self._heads(call.channels))
 
     def when(self) -> float | None:
         """When there may be something to send, if nothing happens until then."""
