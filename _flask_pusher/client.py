@@ -350,19 +350,12 @@ class _Api(PusherClient):  # type: ignore[misc]
     ) -> list[dict[str, Any]]:
         """The checked and serialised event, as often as its channels take calls."""
         names = [_channel(name) for name in channel_list(channels)]
-        text = data if isinstance(data, str) else self._dumps(data)
-        event: dict[str, Any] = {"name": _event_name(event_name)}
-        if any(map(rules.is_encrypted, names)):
-            if len(names) > 1:
-                raise ValueError(
-                    f"An encrypted channel must be an event's only one; here are {len(names)}:"
-                    " trigger the event for each channel."
-                )
-            text = self._encrypted(names[0], text)
-        event["data"] = self._expect_size(event_name, text)
-        if socket_id:
-            event["socket_id"] = expect_socket_id(socket_id)
-        event.update(_info(info or ()))
+        if len(names) > 1 and any(map(rules.is_encrypted, names)):
+            raise ValueError(
+                f"An encrypted channel must be an event's only one; here are {len(names)}:"
+                " trigger the event for each channel."
+            )
+        event = self._event(event_name, self._serialised(names[0], data), socket_id, info)
         size = rules.CHANNELS_PER_EVENT
         return [
             {**event, "channels": names[start : start + size]}
@@ -384,20 +377,21 @@ class _Api(PusherClient):  # type: ignore[misc]
                     " name, data, socket_id and info."
                 )
         channel, data = _channel(event["channel"]), event["data"]
-        if already_encoded:
-            text = _text(data, "data")
-        else:
-            text = data if isinstance(data, str) else self._dumps(data)
-            if rules.is_encrypted(channel):
-                text = self._encrypted(channel, text)
-        batched = {
-            "channel": channel,
-            "name": _event_name(event["name"]),
-            "data": self._expect_size(event["name"], text),
-        }
-        if event.get("socket_id"):
-            batched["socket_id"] = expect_socket_id(event["socket_id"])
-        return {**batched, **_info(event.get("info") or ())}
+        text = _text(data, "data") if already_encoded else self._serialised(channel, data)
+        others = self._event(event["name"], text, event.get("socket_id"), event.get("info"))
+        return {"channel": channel, **others}
+
+    def _event(
+        self, name: str, text: str, socket_id: str | None, info: Iterable[str] | None
+    ) -> dict[str, Any]:
+        event = {"name": _event_name(name), "data": self._expect_size(name, text)}
+        if socket_id:
+            event["socket_id"] = expect_socket_id(socket_id)
+        return {**event, **_info(info or ())}
+
+    def _serialised(self, channel: str, data: Any) -> str:
+        text = data if isinstance(data, str) else self._dumps(data)
+        return self._encrypted(channel, text) if rules.is_encrypted(channel) else text
 
     def _dumps(self, data: Any) -> str:
         return refuse_nan(json.dumps(data, cls=self._json_encoder, ensure_ascii=False))
