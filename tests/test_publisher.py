@@ -845,6 +845,16 @@ class TestInThisThread:
         names = [one[1] for one in api.events[10:]]
         assert names == [str(number) for number in range(12)]
 
+    def test_where_nothing_is_known_at_the_address_the_rest_is_given_up(
+        self, app: Flask, pusher: Pusher, api: Any, lost: list[Any]
+    ) -> None:
+        api.answer = lambda call: (404, "no such page")
+        with app.app_context():
+            for number in range(12):
+                pusher.defer("a", str(number), {})
+        assert [call.path.rpartition("/")[2] for call in api.calls] == ["batch_events", "events"]
+        assert [names for names, _ in lost] == [[str(number) for number in range(12)]]
+
     def test_without_an_answer_the_rest_is_given_up(
         self, make_app: MakeApp, caplog: pytest.LogCaptureFixture, lost: list[Any]
     ) -> None:
