@@ -33,6 +33,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -229,7 +230,7 @@ def tell(app: Flask, client: Client, lost: Sequence[tuple[Wire, Exception]]) -> 
     app.logger.error(
         "Deferred events were lost: %s. %s: %s", ", ".join(names), type(error).__name__, text
     )
-    if is_telling() or not publish_failed.receivers:
+    if is_telling():
         return
     token = _is_telling.set(True)
     try:
@@ -481,7 +482,10 @@ class Publisher:
         """Tell each application what it has lost."""
         apps = {id(one.event): one.app for one in events}
         for app in dict.fromkeys(apps[id(event)] for event, _ in lost):
-            tell(app, client, [one for one in lost if apps[id(one[0])] is app])
+            try:
+                tell(app, client, [one for one in lost if apps[id(one[0])] is app])
+            except BaseException:  # noqa: BLE001, PERF203 - a logging filter's, say
+                traceback.print_exc()
 
     # -- The dispatcher --
 

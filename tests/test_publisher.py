@@ -1030,6 +1030,36 @@ class TestTelling:
         assert "A receiver of publish_failed raised an exception" in caplog.text
         assert [name for _, name, _ in api.events] == ["one", "two"]
 
+    @pytest.mark.parametrize("who", ["a logging filter", "a receiver"])
+    def test_what_ends_a_thread_elsewhere_ends_none_here(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        api: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+        who: str,
+    ) -> None:
+        @app.get("/<name>")
+        def view(name: str) -> str:
+            pusher.defer("a", name, {})
+            return ""
+
+        def fail(*args: Any, **_: Any) -> None:
+            raise RuntimeError("no request") if who == "a logging filter" else SystemExit("no")
+
+        if who == "a logging filter":
+            monkeypatch.setattr(app.logger, "filters", [fail])
+        else:
+            publish_failed.connect(fail, app)
+        names = [str(number) for number in range(SENDERS + 1)]
+        api.answers += [(403, "over quota")] * SENDERS
+        for name in names:
+            app.test_client().get(f"/{name}").close()
+            publisher().flush()
+        assert [name for _, name, _ in api.events] == names
+        assert capfd.readouterr().err.count("no") >= SENDERS
+
     def test_an_application_is_told_of_its_own_events(
         self, driven: Driven, make_app: MakeApp, lost: list[Any]
     ) -> None:
