@@ -277,7 +277,8 @@ class _Desk:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.lanes: dict[str, deque[_Waiting]] = {}
-        """Each channel's events, in order."""
+        """Each channel's events, in order. A call keeps its channels' lanes, if empty, until it is
+        over."""
         self.ready: deque[_Waiting] = deque()
         """Events that are first in all their lanes, none of which is held."""
         self.held: set[str] = set()
@@ -289,10 +290,6 @@ class _Desk:
         self.pause = 0.0
         """How long the pause after the last call was that failed for now; 0 after a success."""
         self.quiet_until = self.failed_at = 0.0
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.lanes or self.under_way or self.retries)
 
     def add(self, waiting: _Waiting) -> None:
         for channel in waiting.channels:
@@ -523,7 +520,7 @@ class Publisher:
             desk.under_way.add(call)
             call.started = now
             self.jobs.put(partial(self._carry_out, desk, call))
-        if desk.is_empty:
+        if not desk.lanes:
             del self.desks[desk.client]
 
     def _take(self, client: Client, waiting: list[_Waiting]) -> None:
