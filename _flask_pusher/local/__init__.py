@@ -247,6 +247,7 @@ class LocalServer:
         from concurrent.futures import Future
 
         started: Future[Server] = Future()
+        self._ended: Future[None] = Future()
 
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
@@ -262,6 +263,8 @@ class LocalServer:
             except BaseException as error:  # noqa: BLE001 (whichever, the caller raises it)
                 listener.close()
                 started.set_exception(error)
+            finally:
+                self._ended.set_result(None)
 
         self._thread = threading.Thread(target=run, name="flask-pusher-local", daemon=True)
         self._thread.start()
@@ -308,8 +311,10 @@ class LocalServer:
         :param timeout: the most seconds to wait.
         :raises TimeoutError: they did not come; the message says how many there are, and what was
             last refused on the channel.
+        :raises ValueError: fewer than no subscribers, or no number of seconds above 0.
         """
-        problem = self._ask(self._server.wait_for(channel, subscribers, timeout))
+        count, seconds = _whole("subscribers", subscribers), _seconds("timeout", timeout)
+        problem = self._ask(self._server.wait_for(channel, count, seconds))
         if problem:
             raise TimeoutError(problem)
 
@@ -320,7 +325,7 @@ class LocalServer:
             4199 after a pause, and by 4000 to 4099 not at all.
         :raises ValueError: a code below 4000 or above 4999.
         """
-        if not 4000 <= code <= 4999:
+        if not 4000 <= _whole("code", code) <= 4999:
             raise ValueError(f"code is from 4000 to 4999, not {code}")
         self._ask(self._disconnect(code))
 
@@ -334,7 +339,7 @@ class LocalServer:
         What has become due happens once. A connection that was silent for the activity timeout
         is asked for a sign of life, and has its time to answer from then on.
 
-        :raises ValueError: a negative number of seconds.
+        :raises ValueError: not a number of seconds above 0.
         """
         self._ask(self._advance(_seconds("seconds", seconds)))
 
@@ -345,13 +350,15 @@ class LocalServer:
     def _ask(self, answer: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine where the state is, in the server's thread."""
         import asyncio
-        from concurrent.futures import CancelledError
+        from concurrent import futures
 
         try:
-            return asyncio.run_coroutine_threadsafe(answer, self._loop).result()
-        except CancelledError:
-            raise RuntimeError("The server was stopped") from None
-        except RuntimeError:
+            future = asyncio.run_coroutine_threadsafe(answer, self._loop)
+            # The loop drops what it is given between its last turn and its end.
+            either: list[futures.Future[Any]] = [future, self._ended]
+            futures.wait(either, return_when=futures.FIRST_COMPLETED)
+            return future.result(0)
+        except (futures.CancelledError, futures.TimeoutError, RuntimeError):
             answer.close()
             raise RuntimeError("The server is stopped") from None
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeVar, Union
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +27,8 @@ ANSWER_SECONDS = 10
 WINDOW = 0.05  # seconds in which events become one batch
 MAX_BATCH = 500  # events
 MAX_PENDING = 10_000  # events
+
+_T = TypeVar("_T")
 
 EVENT_TYPES = frozenset(rules.WEBHOOK_EVENTS)
 
@@ -189,16 +191,17 @@ class Webhook:
         url, app = self._destination.url, self._destination.app
         try:
             if app is not None:
-                status = await _in_thread(lambda: _call(app, url, body, headers))
+                answer = await _in_thread(lambda: _call(app, url, body, headers))
             else:
                 async with session.post(
                     url, data=body, headers=headers, allow_redirects=False
                 ) as response:
-                    status = response.status
-        except Exception as error:  # noqa: BLE001 (an application may fail in every way)
-            failure = f"it failed with {type(error).__name__} {error}".rstrip()
-            return failure, error if app is not None else None
-        return "" if 200 <= status < 300 else f"it answered {status}", None
+                    answer = response.status
+        except Exception as error:  # noqa: BLE001 (HTTP may fail in every way)
+            return _failure(error), None
+        if isinstance(answer, BaseException):
+            return _failure(answer), answer
+        return "" if 200 <= answer < 300 else f"it answered {answer}", None
 
     async def _sleep(self, seconds: float) -> None:
         over = asyncio.Event()
@@ -229,22 +232,27 @@ class Webhook:
         )
 
 
-def _call(app: Flask, path: str, body: bytes, headers: dict[str, str]) -> int:
+def _failure(error: BaseException) -> str:
+    return f"it failed with {type(error).__name__} {error}".rstrip()
+
+
+def _call(app: Flask, path: str, body: bytes, headers: dict[str, str]) -> int | BaseException:
+    """Answer the status, or what the application raised: an event loop ends by ``SystemExit``."""
     client = app.test_client(use_cookies=False)
     base_url = f"http://{_own_host(app)}{app.config['APPLICATION_ROOT']}"
-    return client.post(path, base_url=base_url, data=body, headers=headers).status_code
+    try:
+        return client.post(path, base_url=base_url, data=body, headers=headers).status_code
+    except BaseException as error:  # noqa: BLE001 (whichever, it is told)
+        return error
 
 
-def _in_thread(function: Callable[[], int]) -> asyncio.Future[int]:
-    """Run a function in a thread that nobody waits for at the end, as an executor's are."""
-    future: concurrent.futures.Future[int] = concurrent.futures.Future()
+def _in_thread(function: Callable[[], _T]) -> asyncio.Future[_T]:
+    """Run a function that never raises, in a thread that nobody waits for at the end."""
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
     future.set_running_or_notify_cancel()
 
     def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 (whichever, it is told)
-            future.set_exception(error)
+        future.set_result(function())
 
     threading.Thread(target=run, name="flask-pusher-webhook", daemon=True).start()
     return asyncio.wrap_future(future)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -129,9 +130,47 @@ def test_who_waits_for_a_server_that_is_stopped_waits_no_longer(app: Flask) -> N
     server = local_server(app)
     later = threading.Timer(0.1, server.stop)
     later.start()
-    with pytest.raises(RuntimeError, match="The server was stopped"):
+    with pytest.raises(RuntimeError, match="The server is stopped"):
         server.wait_for("news", timeout=60)
     later.join()
+
+
+def test_who_asks_while_the_server_stops_is_answered_or_told(app: Flask) -> None:
+    """An event loop drops what it is given between its last turn and its end."""
+
+    def ask(server: LocalServer) -> None:
+        with contextlib.suppress(RuntimeError):
+            while True:
+                server.channels  # noqa: B018
+
+    for _ in range(30):
+        with local_server(app) as server:
+            threads = [threading.Thread(target=ask, args=[server], daemon=True) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            server.wait_for("news", subscribers=0)
+        for thread in threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize(
+    ("ask", "error"),
+    [
+        (lambda server: server.wait_for("news", timeout=float("nan")), ValueError),
+        (lambda server: server.wait_for("news", timeout=0), ValueError),
+        (lambda server: server.wait_for("news", timeout="1"), TypeError),
+        (lambda server: server.wait_for("news", subscribers=-1), ValueError),
+        (lambda server: server.wait_for("news", subscribers="1"), TypeError),
+        (lambda server: server.disconnect(4200.5), TypeError),
+        (lambda server: server.disconnect("4200"), TypeError),
+    ],
+)
+def test_what_makes_no_sense_is_an_error_and_not_waited_for(
+    server: LocalServer, ask: Callable[[LocalServer], Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ask(server)
 
 
 def test_limits_are_those_that_were_asked_for(

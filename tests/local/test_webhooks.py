@@ -321,7 +321,7 @@ class Told:
         self.app = Flask(__name__, **(matching or {}))
         self.app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
         self.app.config.update(config)
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self.events: list[tuple[str, str]] = []
         self.pusher = Pusher(self.app)
         self.pusher.webhooks.event("channel_occupied")(self.occupied)
@@ -382,11 +382,12 @@ def test_the_application_gets_its_webhooks_whatever_hosts_it_matches(
     assert told.events == [("news", "/pusher/events")]
 
 
+@pytest.mark.parametrize("error", [RuntimeError, StopIteration, SystemExit])
 def test_what_a_handler_raises_is_warned_of_with_its_traceback_and_it_is_called_again(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     told = Told(TESTING=True)
-    told.failures = [RuntimeError("not yet")]
+    told.failures = [error("not yet")]
     with local_server(told.app, webhooks=True) as server:
         browser = visit(server)
         browser.subscribe("news")
@@ -394,7 +395,7 @@ def test_what_a_handler_raises_is_warned_of_with_its_traceback_and_it_is_called_
         browser.close()
     (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
     assert record.getMessage() == (
-        "undelivered: again in 0.05 s, it failed with RuntimeError not yet:"
+        f"undelivered: again in 0.05 s, it failed with {error.__name__} not yet:"
         " channel_occupied news, subscription_count news to /pusher/events"
     )
     assert record.exc_info is not None
