@@ -1,6 +1,6 @@
 "use strict";
 
-const KEPT = 2000; // happenings
+const KEPT = 2000; // events, and as many of everything else
 const SHOWN = 300; // of them at once
 const GONE = 20; // connections that are shown after their end
 
@@ -19,7 +19,8 @@ const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 let state = { counts: { connections: 0, channels: 0 }, connections: [], channels: [] };
 let log = []; // what happened, the oldest first
-let waiting = []; // what happened while the list is paused
+let isPaused = false; // the list is
+let unseen = 0; // happened since then
 let lastNumber = 0; // of what happened
 let selected = null; // {kind: "channel" or "connection", name}
 const lastEvents = new Map(); // the name of each channel's last event
@@ -38,8 +39,14 @@ function remember(happened) {
     if (lastEvents.size <= KEPT) break;
     lastEvents.delete(name);
   }
-  log.push(...happened);
-  log.splice(0, log.length - KEPT);
+  log = keep([...log, ...happened]);
+}
+
+/** Forget the oldest, so that a flood of events takes nothing away that is rare. */
+function keep(all) {
+  const isEvent = one => one.kind === "event";
+  const kept = [...all.filter(isEvent).slice(-KEPT), ...all.filter(one => !isEvent(one)).slice(-KEPT)];
+  return kept.sort((one, other) => one.number - other.number);
 }
 
 // -- Now: channels and connections -----------------------------------------------------------------
@@ -87,8 +94,8 @@ const isSelected = (kind, name) => selected?.kind === kind && selected.name === 
 
 function showNow() {
   const { counts, channels, connections } = state;
-  byId("channel-count").textContent = counts.channels || "";
-  byId("connection-count").textContent = counts.connections || "";
+  byId("channel-count").textContent = countOf(counts.channels, channels);
+  byId("connection-count").textContent = countOf(counts.connections, connections);
   byId("no-channels").hidden = channels.length > 0;
   byId("no-connections").hidden = connections.length + gone.size > 0;
   fill(byId("channels"), channels.map(channel => [channel.name, aboutChannel(channel)]),
@@ -101,6 +108,10 @@ function showNow() {
   fill(byId("channel-names"), channels.map(channel => [channel.name, channel.name]),
     () => element("option"), (option, name) => { option.value = name; });
   showSelection();
+}
+
+function countOf(count, shown) {
+  return count > shown.length ? `${count}, the first ${shown.length} here` : count || "";
 }
 
 function aboutChannel(channel) {
@@ -187,6 +198,7 @@ function makeEntry(one) {
   details.append(summary);
   // Formatted when somebody looks: a busy channel has hundreds of these a second.
   details.addEventListener("toggle", () => {
+    if (details.open) pause(true);
     if (details.open && details.children.length === 1) {
       const whole = element("pre", "", formatted(one));
       whole.tabIndex = 0;
@@ -213,7 +225,14 @@ function showLog() {
   const wanted = log.filter(isWanted).slice(-SHOWN);
   if (!isStory()) wanted.reverse();
   byId("log").replaceChildren(...wanted.map(makeEntry));
-  byId("nothing").hidden = wanted.length > 0;
+  showWhetherNothing();
+}
+
+function showWhetherNothing() {
+  byId("nothing").hidden = byId("log").children.length > 0;
+  byId("nothing").textContent = log.length > 0
+    ? "Nothing of what is kept here is like that."
+    : "Nothing yet. Open a page of the application, or trigger an event.";
 }
 
 function showNews(happened) {
@@ -224,13 +243,13 @@ function showNews(happened) {
   while (list.children.length > SHOWN) {
     (isStory() ? list.firstElementChild : list.lastElementChild).remove();
   }
-  byId("nothing").hidden = list.children.length > 0;
+  showWhetherNothing();
 }
 
 /** Say it where so much happened that the server has not kept all of it for this page. */
 function tellMissed(happened) {
   const first = happened[0];
-  const missed = first.number - lastNumber - 1;
+  const missed = happened.at(-1).number - lastNumber - happened.length;
   if (lastNumber && missed > 0) {
     const text = `${plural(missed, "thing")} more, too fast to be shown`;
     happened.unshift({ ...first, kind: "missed", wrong: true, text, socket_id: null, channel: null, data: null });
@@ -241,26 +260,35 @@ function tellMissed(happened) {
 function happen(happened) {
   if (happened.length) tellMissed(happened);
   remember(happened);
-  if (isPaused()) {
-    waiting.push(...happened);
-    byId("pause").textContent = `Go on (${waiting.length} new)`;
+  if (isPaused) {
+    unseen += happened.length;
+    showPause();
   } else {
     showNews(happened);
   }
   showNow();
 }
 
-const isPaused = () => byId("pause").getAttribute("aria-pressed") === "true";
+function showPause() {
+  byId("pause").className = isPaused ? "paused" : "";
+  byId("pause").textContent = !isPaused ? "Pause" : unseen ? `Go on (${unseen} new)` : "Go on";
+}
 
-byId("pause").addEventListener("click", () => {
-  const paused = !isPaused();
-  byId("pause").setAttribute("aria-pressed", paused);
-  byId("pause").textContent = paused ? "Go on" : "Pause";
-  waiting = [];
+function pause(paused) {
+  if (paused === isPaused) return;
+  isPaused = paused;
+  unseen = 0;
+  showPause();
   if (!paused) showLog();
-});
+}
+
+byId("pause").addEventListener("click", () => pause(!isPaused));
+// Who reads one entry, or has come to it by keyboard, does not lose it to a flood of others.
+byId("log").addEventListener("focusin", () => pause(true));
 byId("clear").addEventListener("click", () => {
   log = [];
+  unseen = 0;
+  showPause();
   gone.clear();
   lastEvents.clear();
   showNow();
@@ -340,6 +368,7 @@ on("about", about => {
   lastNumber = 0;
   gone.clear();
   byId("log").replaceChildren();
+  showWhetherNothing();
   showStatus("live", "Live");
 });
 on("state", now => {

@@ -13,7 +13,8 @@ import ipaddress
 import time
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from .state import WARNINGS, Credentials, Happening, State
 
 INTERVAL = 0.25  # seconds between updates
 ROWS = 200  # shown of each kind
-RECENT = 500  # happenings that are kept for pages opened later
+RECENT = 500  # events that are kept for pages opened later, and as many of everything else
 LENGTH = 20_000  # characters shown of one
 
 FILES = {
@@ -54,7 +55,8 @@ class Page:
         self._api = api
         self._about = {"app_id": credentials.app_id, "key": credentials.key}
         self._host = host
-        self._recent: deque[dict[str, object]] = deque(maxlen=RECENT)
+        self._events: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._others: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._last = 0
         self._closed = asyncio.Event()
 
@@ -69,7 +71,8 @@ class Page:
 
     def happened(self, happening: Happening) -> None:
         self._last += 1
-        self._recent.append(
+        recent = self._events if happening.kind == "event" else self._others
+        recent.append(
             {
                 "number": self._last,
                 "at": time.time(),
@@ -102,7 +105,9 @@ class Page:
             await response.write(_server_sent("about", wire.to_json(self._about)))
             while not self._closed.is_set():
                 state = wire.to_json(self._snapshot())
-                news = [item for item in self._recent if item["number"] > told]  # type: ignore[operator]
+                recent = chain(self._events, self._others)
+                news = [happened for happened in recent if happened["number"] > told]
+                news.sort(key=itemgetter("number"))
                 update = _server_sent("state", state) if state != shown else b""
                 if news or not told:
                     update += _server_sent("happened", wire.to_json(news))

@@ -27,6 +27,7 @@ ANSWER_SECONDS = 10
 WINDOW = 0.05  # seconds in which events become one batch
 MAX_BATCH = 500  # events
 MAX_PENDING = 10_000  # events
+MAX_NAMED = 10  # events, where a delivery is told of in one line
 
 _T = TypeVar("_T")
 
@@ -218,8 +219,10 @@ class Webhook:
         events: Sequence[Mapping[str, object]],
         error: BaseException | None = None,
     ) -> None:
-        named = ", ".join(f"{event['name']} {event['channel']}" for event in events)
-        text = f"{reason}: {named}" if reason else named
+        names = [f"{event['name']} {event['channel']}" for event in events[:MAX_NAMED]]
+        if len(events) > MAX_NAMED:
+            names.append(f"{len(events) - MAX_NAMED} more")
+        text = f"{reason}: " * bool(reason) + ", ".join(names)
         channels = {str(event["channel"]) for event in events}
         self._happened(
             Happening(

@@ -202,6 +202,7 @@ def test_the_data_of_an_event_is_formatted(
     data = {"order": 1001, "by": {"carrier": "Otto", "days": 2}}
     expect(page.locator("#log pre")).to_have_text(json.dumps(data, indent=2))
     client.trigger("news", "plain", "no <b>JSON</b>")
+    page.get_by_role("button", name="Go on (1 new)").click()
     log(page).filter(has_text="plain to news").locator("summary").click()
     expect(page.locator("#log pre").first).to_have_text("no <b>JSON</b>")
 
@@ -248,6 +249,36 @@ def test_a_pause_keeps_the_list_still(open_page: OpenPage, client: Client, visit
     expect(log(page).first).to_contain_text("while-paused to news")
 
 
+def test_a_flood_takes_away_neither_what_is_read_nor_what_is_rare(
+    open_page: OpenPage, client: Client, visit: Visit
+) -> None:
+    page = open_page()
+    happen(client, visit)
+    log(page).filter(has_text="shipped to private-orders-1001").locator("summary").click()
+    for _ in range(250):
+        client.trigger_batch([{"channel": "news", "name": "e", "data": {}}] * 10)
+    client.trigger("news", "last", {})
+    expect(page.get_by_role("button", name="news")).to_contain_text("last: last at")
+    expect(page.locator("#log pre")).to_contain_text("Otto")
+    page.get_by_role("button", name="Go on").click()
+    expect(log(page).first).to_contain_text("last to news")
+    for each in (page, open_page()):
+        each.get_by_label("Kind").select_option("What went wrong")
+        expect(log(each)).to_have_count(1)
+        expect(log(each)).to_contain_text("another socket id")
+
+
+def test_a_filter_that_nothing_passes_says_so(
+    open_page: OpenPage, client: Client, visit: Visit
+) -> None:
+    page = open_page()
+    expect(page.get_by_text("Nothing yet.")).to_be_visible()
+    visit()
+    expect(log(page)).to_have_count(1)
+    page.get_by_label("Kind").select_option("Events")
+    expect(page.get_by_text("Nothing of what is kept here is like that.")).to_be_visible()
+
+
 def test_the_keyboard_is_enough_and_keeps_its_place_while_things_happen(
     open_page: OpenPage, client: Client, visit: Visit
 ) -> None:
@@ -255,6 +286,11 @@ def test_the_keyboard_is_enough_and_keeps_its_place_while_things_happen(
     happen(client, visit)
     news = page.get_by_role("button", name="news")
     expect(news).to_contain_text("headline")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="What happened")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Kind")).to_be_focused()
     news.focus()
     page.keyboard.press("Enter")
     expect(news).to_have_attribute("aria-pressed", "true")

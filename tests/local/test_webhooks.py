@@ -203,6 +203,25 @@ def test_a_very_large_batch_is_split(
     assert [len(body["events"]) for _, body in receiver.posts] == [2, 2]
 
 
+def test_a_large_batch_is_told_of_in_a_line_that_can_be_read(
+    start: Start,
+    connect: Connect,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(webhooks_room, "MAX_NAMED", 2)
+    monkeypatch.setattr(webhooks_room, "WINDOW", 0.5)
+    start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
+    browser = connect()
+    for number in range(5):
+        browser.subscribe(f"news-{number}")
+    eventually(lambda: lines(caplog, "webhook"))
+    assert lines(caplog, "webhook") == [
+        f"channel_occupied news-0, channel_occupied news-1, 3 more to {receiver.url}/x"
+    ]
+
+
 @pytest.mark.parametrize("status", [500, 404, 301])
 def test_a_webhook_is_posted_again_until_it_is_taken_and_the_next_one_waits(
     start: Start,
