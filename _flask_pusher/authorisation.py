@@ -271,7 +271,7 @@ def socket_id_of_request() -> str | None:
             fields = request.form
         elif request.is_json:
             fields = _json_object()
-    except RequestEntityTooLarge:  # what the view is told, too, when it reads the body
+    except (RequestEntityTooLarge, OSError):  # as the view is told when it reads the body
         pass
     value = (fields or {}).get("socket_id")
     return value if rules.is_socket_id(value) else None
@@ -289,7 +289,10 @@ def _json_object() -> dict[str, Any] | None:
 def _posted_fields() -> Mapping[str, Any]:
     """The form of pusher-js, or the JSON object of axios, Laravel Echo and mobile clients."""
     # A plain dict, because a batch asks it for each of its channels.
-    fields = request.form.to_dict() or _json_object()
+    try:
+        fields = request.form.to_dict() or _json_object()
+    except OSError:  # its chunks are none, or it stopped coming
+        abort(400, "The body cannot be read.")
     if fields is None:
         abort(
             400,

@@ -171,7 +171,11 @@ class WebhookViews:
 
     def _verified_events(self) -> list[dict[str, Any]]:
         secret = self._secret()
-        self._expect_signature(secret, request.get_data())
+        try:
+            body = request.get_data()
+        except OSError:  # its chunks are none, or it stopped coming
+            self._refuse(400, "its body cannot be read")
+        self._expect_signature(secret, body)
         try:
             # Kept, so that a handler's request.json finds it whatever type the service says.
             content = request.get_json(force=True)

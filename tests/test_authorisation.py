@@ -1073,6 +1073,17 @@ class TestSocketId:
         assert app.test_client().post("/never", **sent).text == "None"
         assert app.test_client().post("/late", **sent).status_code == 413
 
+    def test_a_body_that_cannot_be_read_has_none(self, app: Flask, pusher: Pusher) -> None:
+        class Broken:
+            def read(self, *_size: int) -> bytes:
+                raise OSError("Invalid chunk header")
+
+        environ = {"wsgi.input": Broken(), "wsgi.input_terminated": True}
+        with app.test_request_context(
+            "/", method="POST", content_type="application/json", environ_overrides=environ
+        ):
+            assert pusher.socket_id is None
+
     def test_a_form_beyond_its_limit_has_its_bytes_still(self, make_app: MakeApp) -> None:
         pusher = Pusher()
         app = make_app(pusher, MAX_FORM_MEMORY_SIZE=1000)

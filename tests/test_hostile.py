@@ -171,7 +171,7 @@ def test_any_form_and_any_json_object_is_answered(
         check_authorisation(answer, shop.agreed, sign)
 
 
-JSON = "application/json"
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 
 @given(fields)
@@ -245,6 +245,27 @@ def test_any_bytes_with_any_method_and_headers_are_answered(
     assert shop.agreed == set()
     assert shop.users == set()
     assert shop.told == []
+
+
+class Broken:
+    """What a server reads of a body whose chunks are malformed, or whose client is gone."""
+
+    def read(self, *_size: int) -> bytes:
+        raise OSError("Invalid chunk header")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("content_type", [JSON, FORM, "multipart/form-data; boundary=b", ""])
+def test_a_body_that_cannot_be_read_is_400(shop: Shop, path: str, content_type: str) -> None:
+    answer = shop.open(
+        path,
+        method="POST",
+        headers={"X-Pusher-Key": "a-key"},
+        content_type=content_type,
+        environ_overrides={"wsgi.input": Broken(), "wsgi.input_terminated": True},
+    )
+    assert answer.status_code == 400
+    assert "cannot be read" in answer.text
 
 
 webhook_bodies = st.one_of(
