@@ -149,7 +149,7 @@ class Authorisation:
         user = _as_dict(returned, handler)
         if "id" not in user:
             raise ValueError(
-                f"{name_of(handler)}() should return a dict with an 'id'; it returned {user!r:.300}."
+                f"{name_of(handler)}() should return a dict with an 'id'; it has {list(user)!r:.300}."
             )
         user["id"] = _expect_id(user["id"], "'id'", handler, rules.is_user_id)
         if "user_info" in user:
