@@ -215,7 +215,7 @@ class ChannelHandlers:
                 f"{self._declaration(text)}: there is no converter {error.args[0]!r}. Add it to"
                 " app.url_map.converters before init_app(app)."
             ) from None
-        except (TypeError, ValueError, re.error) as error:
+        except (TypeError, ValueError, OverflowError, re.error) as error:
             raise ValueError(f"{self._declaration(text)} is malformed: {error}.") from None
 
     def _declaration(self, text: str) -> str:

@@ -200,6 +200,7 @@ def test_one_handler_may_have_several_patterns(pusher: Pusher, ask: Ask) -> None
         "private-<>",
         "private-<x>-<x>",
         "private-<int(bad=1):x>",
+        "private-<string(length=99999999999):x>",
         "private-<channel_name>",
         "presence-<socket_id>",
     ],
