@@ -24,6 +24,7 @@ LOG = "log"
 """The backend that sends nothing and needs no credentials."""
 
 _KEY = r"[A-Za-z0-9_.~-]+"
+_ANY_TEXT = r"[^\ud800-\udfff]+"
 _HOST = r"\w[\w-]*(?:\.\w[\w-]*)*\.?|\[[0-9A-Fa-f:.]+\]"
 _PATH = "(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+"
 _URL_FORM = "https://KEY:SECRET@HOST[:PORT][/PATH]/apps/APP_ID"
@@ -160,7 +161,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _tokens(value: Any) -> Mapping[str, str]:
     tokens = _mapping(value)
     for key, secret in tokens.items():
-        if not (isinstance(key, str) and key and isinstance(secret, str) and secret):
+        if not (isinstance(key, str) and isinstance(secret, str)):
+            raise _WrongError
+        if not (re.fullmatch(_KEY, key) and re.fullmatch(_ANY_TEXT, secret)):
             raise _WrongError
     return tokens
 
@@ -251,7 +254,7 @@ URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up 
 TABLE = (
     Setting("PUSHER_APP_ID", _text(rules.APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -"),
     Setting("PUSHER_KEY", _text(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -"),
-    Setting("PUSHER_SECRET", _text(r"[^\ud800-\udfff]+"), None, "the app's secret"),
+    Setting("PUSHER_SECRET", _text(_ANY_TEXT), None, "the app's secret"),
     Setting("PUSHER_CLUSTER", _text("[A-Za-z0-9-]+"), None, "a cluster's name, such as eu"),
     Setting("PUSHER_HOST", _host, None, "a host's name, without scheme, credentials and port"),
     Setting("PUSHER_PORT", _port, None, "a whole number from 1 to 65535", True),
