@@ -54,12 +54,8 @@ class Soketi:
         self.path = path
         self.log = folder / "soketi.log"
         config = folder / "soketi.json"
-        options = {
-            **_config(ports, webhooks, tokens),
-            **_shared(redis_port),
-            "pathPrefix": path,
-        }
-        config.write_text(json.dumps(options))
+        options = soketi_config(ports, webhooks, redis_port, tokens)
+        config.write_text(json.dumps({**options, "pathPrefix": path}))
         program = packages / "@soketi/soketi/bin/server.js"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -99,8 +95,11 @@ class Soketi:
         self.stop()
 
 
-def _config(
-    ports: list[int], webhooks: list[dict[str, Any]], tokens: Mapping[str, str]
+def soketi_config(
+    ports: list[int],
+    webhooks: list[dict[str, Any]],
+    redis_port: int | None,
+    tokens: Mapping[str, str],
 ) -> dict[str, Any]:
     port, metrics_port, cluster_port = ports
     return {
@@ -127,6 +126,7 @@ def _config(
             }
             for key, secret in tokens.items()
         ],
+        **_shared(redis_port),
     }
 
 

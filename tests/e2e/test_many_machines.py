@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import select
 import socket
 import threading
@@ -17,8 +19,11 @@ from playwright.sync_api import Browser
 from . import WAIT_SECONDS
 from .conftest import NewName
 from .pages import Page
-from .servers import KEY, Redis, Soketi, free_port, machine
+from .servers import KEY, Redis, Soketi, free_port, machine, soketi_config
 from .tools import Node
+
+DEPLOYMENT = Path(__file__).parents[2] / "docs" / "deployment.rst"
+APPS = "appManager.array.apps"
 
 
 class Balancer:
@@ -106,6 +111,17 @@ def open_pages(chromium: Browser, cluster: Cluster) -> Iterator[list[Page]]:
     yield pages
     for page in pages:
         page.close()
+
+
+def test_the_nodes_have_the_configuration_that_the_documentation_shows() -> None:
+    (block,) = re.findall(r"code-block:: json\n\n((?: .*\n|\n)+)", DEPLOYMENT.read_text())
+    shown = json.loads(block)
+    used = soketi_config([1, 2, 3], [], 6379, {"my-key": "my-secret"})
+    (shown_app,), (used_app,) = shown.pop(APPS), used.pop(APPS)
+    assert shown_app.keys() == used_app.keys()
+    assert shown.keys() <= used.keys()
+    drivers = {key for key in used if key.endswith(".driver")}
+    assert {key: shown[key] for key in drivers} == {key: used[key] for key in drivers}
 
 
 def test_two_machines_and_two_nodes_are_one_service(

@@ -174,6 +174,11 @@ class Site:
             self.stop_asking()
 
     @property
+    def processes(self) -> set[str]:
+        """The workers that have answered."""
+        return {name.partition("-")[0] for name in list(self.answers)}
+
+    @property
     def lost(self) -> list[str]:
         """The names of the events that the application was told the loss of."""
         return self._lost.read_text(encoding="utf-8").split() if self._lost.exists() else []
@@ -228,11 +233,19 @@ def test_a_server_that_is_stopped_under_load_loses_nothing(api: Api, run: Run, k
 @pytest.mark.parametrize("kind", ["sync", "gthread", "gevent"])
 def test_workers_that_are_recycled_under_load_lose_nothing(api: Api, run: Run, kind: str) -> None:
     site = run(kind, "--max-requests=100")
+    site.ask(until=lambda: len(site.processes) > 3)
+    site.stop()
+    assert set(site.answers) <= set(api.names)
+    assert api.is_in_order
+    assert site.lost == []
 
-    def processes() -> set[str]:
-        return {name.partition("-")[0] for name in site.answers}
 
-    site.ask(until=lambda: len(processes()) > 3)
+@pytest.mark.parametrize("kind", ["sync", "gthread", "gevent"])
+def test_workers_that_are_reloaded_under_load_lose_nothing(api: Api, run: Run, kind: str) -> None:
+    site = run(kind)
+    site.ask(until=lambda: len(site.answers) > 100)
+    site.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(site.processes) > 1)
     site.stop()
     assert set(site.answers) <= set(api.names)
     assert api.is_in_order
