@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 APP_ID, KEY, SECRET = "7", "a-key", "a-secret"
 STOP_WITH_TESTS = Path(__file__).with_name("stop_with_tests.js")
+RECIPE = Path(__file__).parents[2] / "docs" / "recipes" / "nginx.conf"
 START_SECONDS = 30
 STOP_SECONDS = 10
 
@@ -183,6 +184,32 @@ class Redis:
             cwd=folder,
             stdout=subprocess.DEVNULL,
         )
+        wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(STOP_SECONDS)
+
+
+class Nginx:
+    """A running nginx with the configuration of the documentation, for servers on these ports."""
+
+    def __init__(self, program: str, folder: Path, site: int, nodes: Sequence[int]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        text = RECIPE.read_text()
+        for shown, used in (
+            ("listen 80;", f"listen 127.0.0.1:{self.port};"),
+            ("127.0.0.1:8000", f"127.0.0.1:{site}"),
+            ("10.0.0.6:6001", f"127.0.0.1:{nodes[0]}"),
+            ("10.0.0.7:6001", f"127.0.0.1:{nodes[1]}"),
+        ):
+            assert shown in text
+            text = text.replace(shown, used)
+        config = folder / "nginx.conf"
+        config.write_text(f"pid {folder}/nginx.pid; events {{}} http {{ {text} }}")
+        options = f"daemon off; master_process off; error_log {folder}/nginx.log;"
+        self._process = subprocess.Popen([program, "-c", config, "-p", folder, "-g", options])
         wait_for_port(self.port, self._process)
 
     def stop(self) -> None:

@@ -17,10 +17,10 @@ import requests
 from playwright.sync_api import Browser
 
 from . import WAIT_SECONDS
-from .conftest import NewName
+from .conftest import NewName, unavailable
 from .pages import Page
-from .servers import KEY, Redis, Soketi, free_port, machine, soketi_config
-from .tools import Node
+from .servers import KEY, Nginx, Redis, Soketi, free_port, machine, soketi_config
+from .tools import MissingToolError, Node, find_nginx
 
 DEPLOYMENT = Path(__file__).parents[2] / "docs" / "deployment.rst"
 APPS = "appManager.array.apps"
@@ -76,6 +76,13 @@ class Cluster:
         while f"{webhook} {KEY}" not in self._heard.read_text().splitlines():
             assert time.monotonic() < deadline, (webhook, self._heard.read_text())
             time.sleep(0.05)
+
+
+def nginx_program() -> str:
+    try:
+        return find_nginx()
+    except MissingToolError as error:
+        unavailable(error)
 
 
 @pytest.fixture
@@ -177,3 +184,24 @@ def test_a_node_that_is_killed_loses_its_browsers_to_the_other(
     ben.wait_until(f"pusher.channel('{channel}').members.count === 2")
     ana.subscribe(another)
     cluster.wait_until_heard(f"channel_occupied {another} ")
+
+
+def test_nginx_passes_pages_their_connections_and_the_api_on(
+    cluster: Cluster, chromium: Browser, packages: Path, tmp_path: Path, new_name: NewName
+) -> None:
+    channel, site = new_name("presence-room"), free_port()
+    with ExitStack() as running:
+        nginx = Nginx(nginx_program(), tmp_path, site, [node.port for node in cluster.nodes])
+        running.callback(nginx.stop)
+        running.enter_context(machine(site, nginx.port, packages, tmp_path / "heard"))
+        pages = []
+        for user in ("ana", "ben"):
+            pages.append(Page(chromium.new_context().new_page()))
+            running.callback(pages[-1].close)
+            pages[-1].browser_page.goto(f"{nginx.url}/page.html/as/{user}")
+            pages[-1].subscribe(channel)
+        for text in ("one", "two"):
+            requests.post(f"{nginx.url}/publish/{channel}/{text}", timeout=30).raise_for_status()
+        for page in pages:
+            page.wait_until(f"pusher.channel('{channel}').members.count === 2")
+            page.wait_until("told.filter(one => one.event === 'told').length === 2")

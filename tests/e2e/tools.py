@@ -74,6 +74,13 @@ def find_redis() -> str:
     return path
 
 
+def find_nginx() -> str:
+    path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not path:
+        raise MissingToolError("There is no nginx: apt-get install nginx")
+    return path
+
+
 def find_chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
         path = shutil.which(name)
