@@ -133,6 +133,8 @@ class Outboxes:
         events = []
         for entry in entries:
             if not entry.may_leave:
+                name, channels = entry.event["name"], " ".join(entry.event["channels"])
+                self.app.logger.debug("Dropped with its transaction: %r on %s.", name, channels)
                 continue
             if entry.recordings is None:
                 events.append(entry.event)

@@ -268,6 +268,16 @@ class TestTransaction:
 
         assert shop.post(view) == shop.orders == []
 
+    def test_what_is_dropped_is_logged(self, shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+        def view() -> None:
+            shop.place("a")
+            shop.session.rollback()
+            shop.defer("rolled back")
+
+        caplog.set_level("DEBUG", logger=shop.app.name)
+        assert shop.post(view) == ["rolled back"]
+        assert caplog.messages == ["Dropped with its transaction: 'a' on orders."]
+
     @pytest.mark.parametrize("rolls_back", [True, False])
     def test_a_commit_whose_flush_fails_publishes_nothing(
         self, shop: Shop, rolls_back: bool
