@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import warnings
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from numbers import Number
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from pusher.requests import RequestsBackend
 
 from _flask_pusher import rules
 from _flask_pusher.transport import Backend, Transport
+from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -462,10 +462,9 @@ def _channel(name: Any) -> str:
             f" {rules.CHARACTERS}; this is {text[: rules.NAME_LENGTH]!r}."
         )
     if not text.startswith(_KINDS) and text.lower().startswith(_KINDS):
-        warnings.warn(
+        warn(
             f"{text!r} is a public channel: capitals count, so it is not of the kind that"
-            f" {text.lower()!r} is.",
-            stacklevel=6,
+            f" {text.lower()!r} is."
         )
     return text
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
@@ -40,6 +39,7 @@ from werkzeug.routing import (
 )
 
 from _flask_pusher import rules
+from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate
@@ -96,10 +96,9 @@ class Slot:
             if self.keeps_the_first:
                 raise declared_twice(self.decorator)
             if self.is_served:
-                warnings.warn(
+                warn(
                     f"{self.decorator} is declared again when an application is served already."
-                    " The new handler answers for every application of this Pusher.",
-                    stacklevel=4,
+                    " The new handler answers for every application of this Pusher."
                 )
         self.handler = handler
 

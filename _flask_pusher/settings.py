@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -19,6 +18,7 @@ from werkzeug.utils import import_string
 from _flask_pusher import rules
 from _flask_pusher.client import MASTER_KEY, Client, json_classes
 from _flask_pusher.stand_in import LogBackend
+from _flask_pusher.warning import warn
 
 LOG = "log"
 """The backend that sends nothing and needs no credentials."""
@@ -407,9 +407,7 @@ def _warn_of_near_misses(app: Flask) -> None:
     names = {key[len("PUSHER_") :]: key for key in known}
     for key in unknown:
         for name in get_close_matches(key[len("PUSHER_") :], names, n=1, cutoff=0.8):
-            warnings.warn(
-                f"{key} is no setting of Flask-Pusher. Is {names[name]} meant?", stacklevel=5
-            )
+            warn(f"{key} is no setting of Flask-Pusher. Is {names[name]} meant?")
 
 
 def make_client(app: Flask, settings: Settings) -> Client:

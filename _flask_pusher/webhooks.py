@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -15,6 +14,7 @@ from werkzeug.exceptions import BadRequest
 from _flask_pusher import rules
 from _flask_pusher.handlers import Handler, Slot, expect_callable, finished
 from _flask_pusher.settings import Settings
+from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
@@ -119,9 +119,7 @@ def _warn_of_near_miss(name: str) -> None:
     from difflib import get_close_matches
 
     for known in get_close_matches(name, rules.WEBHOOK_EVENTS, n=1, cutoff=0.75):
-        warnings.warn(
-            f"Channels sends no webhook event {name!r}. Is {known!r} meant?", stacklevel=3
-        )
+        warn(f"Channels sends no webhook event {name!r}. Is {known!r} meant?")
 
 
 class WebhookViews:

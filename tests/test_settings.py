@@ -318,6 +318,12 @@ def test_a_key_that_is_nearly_a_setting_is_warned_about(
     assert told[0].filename == __file__
 
 
+def test_the_warning_names_the_line_that_called_init_app(make_app: MakeApp) -> None:
+    with pytest.warns(UserWarning, match="PUSHER_CLUSTR") as told:
+        Pusher().init_app(make_app(PUSHER_CLUSTR="eu"))
+    assert told[0].filename == __file__
+
+
 @pytest.mark.parametrize("key", ["PUSHER_DASHBOARD_URL", "PUSHER_BEAMS_INSTANCE", "PUSHERKEY"])
 def test_other_keys_are_the_applications_own(make_app: MakeApp, key: str) -> None:
     app = make_app(Pusher(), **{key: "a-value"})
