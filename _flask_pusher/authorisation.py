@@ -55,7 +55,7 @@ class Authorisation:
 
     def auth(self) -> ResponseReturnValue:
         """Authorise one channel, or the channels of a batch as pusher-js-auth sends it."""
-        if not self.declared:
+        if self.declared.bare.handler is None and not self.declared.patterns:
             self._refuse("no @pusher.auth handler is declared.")
         fields = _posted_fields()
         socket_id = _posted_socket_id(fields)

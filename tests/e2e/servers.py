@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -325,6 +326,10 @@ class WsgiServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    def reload(self) -> None:
+        """Tell gunicorn to replace its workers."""
+        self._process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
         """Tell it to stop, and wait until it has."""

@@ -166,6 +166,9 @@ class Site:
             if client.ident:
                 client.join()
 
+    def reload(self) -> None:
+        self._server.reload()
+
     def stop(self) -> None:
         """Tell the server to stop, wait until it has, and let the clients stop."""
         try:
@@ -244,7 +247,7 @@ def test_workers_that_are_recycled_under_load_lose_nothing(api: Api, run: Run, k
 def test_workers_that_are_reloaded_under_load_lose_nothing(api: Api, run: Run, kind: str) -> None:
     site = run(kind)
     site.ask(until=lambda: len(site.answers) > 100)
-    site.process.send_signal(signal.SIGHUP)
+    site.reload()
     wait_until(lambda: len(site.processes) > 1)
     site.stop()
     assert set(site.answers) <= set(api.names)
