@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from flask import Flask, current_app, render_template_string
 from flask.testing import FlaskClient
 from pusher import Pusher as OfficialClient
 
+import flask_pusher
 from flask_pusher import Client, Pusher
 
 FORM = {"socket_id": "1.1", "channel_name": "private-news"}
@@ -117,6 +120,18 @@ def test_the_client_outside_an_application_is_flasks_own_error(pusher: Pusher) -
 
 def test_neither_client_nor_extension_shows_the_secret(app: Flask, pusher: Pusher) -> None:
     assert "a-secret" not in f"{app.extensions!r} {pusher!r} {app.extensions['pusher']}"
+
+
+def test_the_local_server_is_imported_by_who_asks_for_it() -> None:
+    code = """
+import sys
+import flask_pusher
+before = "_flask_pusher.local" in sys.modules
+print(before, flask_pusher.local_server.__name__, flask_pusher.LocalServer.__name__)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert answer.stdout.split() == [b"False", b"local_server", b"LocalServer"]
+    assert not hasattr(flask_pusher, "local_servers")
 
 
 def test_an_application_without_extensions_gets_them(make_app: MakeApp) -> None:
