@@ -23,7 +23,7 @@ from flask import Flask, Response, stream_with_context
 from pusher.errors import PusherBadRequest, PusherError
 
 from _flask_pusher import publisher as room
-from _flask_pusher.publisher import EXIT_SECONDS, QUEUE_BYTES, SENDERS, Publisher, Wire, publisher
+from _flask_pusher.publisher import EXIT_SECONDS, SENDERS, Publisher, Wire, publisher
 from flask_pusher import NoAnswer, Pusher, RecordedEvent, publish_failed
 
 MakeApp = Callable[..., Flask]
@@ -399,12 +399,15 @@ class TestWhatBecomesOfACall:
     def test_a_refusal_of_the_app_gives_up_calls_that_wait_to_be_tried_again(
         self, driven: Driven, lost: list[Any]
     ) -> None:
-        driven.submit("0 a")
-        driven.submit("1 b")
-        driven.wait(0.03)
+        for event in ("0 a", "1 b", "2 c"):
+            driven.submit(event)
+            driven.wait(0.03)
         driven.answer(NOBODY)
         driven.answer(refusal(401))
         assert [names for names, _ in lost] == [["1", "0"]]
+        driven.wait(10)
+        driven.answer()
+        assert (driven.service.calls, driven.calls) == (["0", "1", "2"], [])
         assert driven.publisher.desks == {}
 
     @pytest.mark.parametrize("status", [400, 413, 404])
@@ -433,14 +436,19 @@ class TestWhatBecomesOfACall:
 
 
 class TestTheQueue:
+    @pytest.fixture(autouse=True)
+    def _small_queue(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(room, "QUEUE_BYTES", 200_000)
+
     @staticmethod
     def fill(driven: Driven) -> None:
-        event = {"name": "big", "channels": ["a"], "data": "x" * QUEUE_BYTES}
+        event = {"name": "big", "channels": ["a"], "data": "x" * room.QUEUE_BYTES}
         driven.publisher.submit(driven.app, driven.client, [event])
         driven.decide()
         assert driven.calls == ["big"]
 
     def test_a_request_waits_for_room(self, driven: Driven, lost: list[Any]) -> None:
+        driven.client._pusher_client._timeout = 600
         self.fill(driven)
         wire = {"name": "next", "channels": ["a"], "data": "{}"}
         thread = threading.Thread(
@@ -476,7 +484,7 @@ class TestTheQueue:
 
     @staticmethod
     def fill_behind(driven: Driven) -> None:
-        event = {"name": "big", "channels": ["a"], "data": "x" * (QUEUE_BYTES - 3000)}
+        event = {"name": "big", "channels": ["a"], "data": "x" * (room.QUEUE_BYTES - 3000)}
         driven.publisher.submit(driven.app, driven.client, [event])
 
     def test_each_channel_counts(self, driven: Driven) -> None:
