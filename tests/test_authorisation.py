@@ -146,16 +146,19 @@ class TestPrivateChannels:
         assert "missing" not in reasons.text
         assert "Gate" not in post(channel_name="private-news").text
 
+    @pytest.mark.parametrize("status", [400, 401, 503])
     def test_a_handler_may_refuse_with_a_status_of_its_own(
-        self, pusher: Pusher, post: Post
+        self, pusher: Pusher, post: Post, status: int
     ) -> None:
-        pusher.auth(lambda channel_name, socket_id: abort(401))
-        assert post(channel_name="private-news").status_code == 401
+        pusher.auth(lambda channel_name, socket_id: abort(status))
+        assert post(channel_name="private-news").status_code == status
 
     @pytest.mark.parametrize(
         ("returned", "status", "body"),
         [
+            (("no", 400), 400, "no"),
             (("no", 401), 401, "no"),
+            (("no", 599), 599, "no"),
             (("no", "409 Conflict"), 409, "no"),
             (("no", 401, {"X-Reason": "none"}), 401, "no"),
             (({"error": "no"}, 409), 409, "error"),
