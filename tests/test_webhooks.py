@@ -611,6 +611,7 @@ def test_a_test_signs_its_own_webhooks(app: Flask, pusher: Pusher, browser: Flas
     for body in ('{"events": [{"name": "cache_miss", "channel": "é"}]}', b'{"events": []}'):
         with app.app_context():
             headers = pusher.sign_webhook(body)
+        assert headers["Content-Type"] == "application/json"
         answer = browser.post("/pusher/events", data=body, headers=headers)
         assert answer.status_code == 200
     assert told == [{"name": "cache_miss", "channel": "é"}]
