@@ -37,7 +37,8 @@ redis = Redis.from_url(
     socket_timeout=5,
 )
 queue = Queue("events", connection=redis, serializer="json")
-# In seconds, for about two hours. With fewer than the tries, RQ repeats the first.
+# In seconds, for about two hours. With fewer than the tries, RQ repeats the first. All tasks outlive
+# their worker but one that is killed in the instant in which it puts off the next try.
 pauses = [1, 2, 4, 8, 16, 32, *[60] * 120]
 
 
