@@ -48,8 +48,8 @@ from pusher.signature import sign
 
 from _flask_pusher import handlers, rules
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
+from _flask_pusher.cli import Commands
 from _flask_pusher.client import Client
-from _flask_pusher.commands import add_commands
 from _flask_pusher.outbox import Outboxes
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
 from _flask_pusher.recording import RecordedEvent, Recordings
@@ -123,7 +123,6 @@ class Pusher:
         self._hand_over = handlers.Slot("@pusher.hand_over", keeps_the_first=True)
         self._recordings = Recordings()
         self._followed = Followed()
-        add_commands(self.blueprint)
         if app is not None:
             self.init_app(app)
 
@@ -182,6 +181,7 @@ class Pusher:
         app.register_blueprint(self.blueprint, binding=binding)
         binding.outboxes.watch()
         binding.templates.give(app)
+        app.cli.add_command(Commands("pusher", help=Commands.__doc__))
         app.extensions["pusher"] = client
         app.extensions["flask_pusher"] = binding
         for slot in (self._auth.bare, self._channel_data.bare, *self.webhooks._groups.values()):

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-from flask import Blueprint, Flask, current_app, url_for
+from flask import Flask, current_app, url_for
 from flask.cli import with_appcontext
 from pusher.errors import PusherError
 
@@ -25,13 +25,6 @@ from _flask_pusher.transport import in_words, proxies_for, status_of
 
 _HIDDEN = "(set, not shown)"
 _SECRETS = ("secret", "encryption_master_key", "encryption_master_key_base64", "extra_tokens")
-
-
-def add_commands(blueprint: Blueprint) -> None:
-    """Give a blueprint the commands, which are a group of its name."""
-    blueprint.cli.help = "Pusher Channels: look at it, publish, run a local server."
-    for function in (check, trigger, channels, users, serve):
-        blueprint.cli.add_command(function)
 
 
 def _command(function: Callable[..., None]) -> click.Command:
@@ -347,3 +340,6 @@ def _in_one_line(client: Client, error: PusherError) -> str:
         text = text.rstrip(".")
         hint = ". Is the clock of this machine right? It may differ by ten minutes."
     return f"{_base_url(client)} refuses: {type(error).__name__}: {text}{hint}"
+
+
+COMMANDS = {str(one.name): one for one in (check, trigger, channels, users, serve)}

@@ -122,15 +122,15 @@ def test_neither_client_nor_extension_shows_the_secret(app: Flask, pusher: Pushe
     assert "a-secret" not in f"{app.extensions!r} {pusher!r} {app.extensions['pusher']}"
 
 
-def test_the_local_server_is_imported_by_who_asks_for_it() -> None:
+def test_the_local_server_and_the_commands_are_imported_by_who_asks_for_them() -> None:
     code = """
 import sys
 import flask_pusher
-before = "_flask_pusher.local" in sys.modules
-print(before, flask_pusher.local_server.__name__, flask_pusher.LocalServer.__name__)
+print([room for room in ("local", "commands") if f"_flask_pusher.{room}" in sys.modules])
+print(flask_pusher.local_server.__name__, flask_pusher.LocalServer.__name__)
 """
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert answer.stdout.split() == [b"False", b"local_server", b"LocalServer"]
+    assert answer.stdout.split() == [b"[]", b"local_server", b"LocalServer"]
     assert not hasattr(flask_pusher, "local_servers")
 
 

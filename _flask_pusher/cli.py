@@ -1,0 +1,26 @@
+"""``flask pusher``: the group whose commands ``commands.py`` has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask.cli import AppGroup
+
+if TYPE_CHECKING:
+    from click import Command, Context
+
+
+class Commands(AppGroup):
+    """Pusher Channels: look at it, publish, run a local server."""
+
+    # Imported when a command is asked for, which an application that is served never does.
+
+    def list_commands(self, _: Context) -> list[str]:
+        from _flask_pusher.commands import COMMANDS
+
+        return sorted(COMMANDS)
+
+    def get_command(self, _: Context, name: str) -> Command | None:
+        from _flask_pusher.commands import COMMANDS
+
+        return COMMANDS.get(name)
