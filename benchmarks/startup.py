@@ -1,4 +1,4 @@
-"""Starting an application: importing this extension, or Flask and the official client."""
+"""Starting an application: by this extension, or by Flask, the official client and one view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ SECONDS = 50
 BY_HAND = """
 import flask, pusher
 app = flask.Flask("by_hand")
-app.extensions["pusher"] = pusher.Pusher("1", "a-key", "a-secret")
+client = app.extensions["pusher"] = pusher.Pusher("1", "a-key", "a-secret")
+@app.post("/pusher/auth")
+def authorised():
+    form = flask.request.form
+    return client.authenticate(form["channel_name"], form["socket_id"])
 """
 BY_EXTENSION = """
 import flask, flask_pusher
