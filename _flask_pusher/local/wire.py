@@ -32,7 +32,7 @@ def parse_json(text: str) -> Any:
     :raises ValueError: it is not JSON, or holds a number or a depth that no application needs.
     """
     try:
-        value = json.loads(text, parse_float=_parse_finite, parse_constant=_parse_finite)
+        value = _decoder.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
@@ -47,6 +47,10 @@ def _parse_finite(text: str) -> float:
     return number
 
 
+_decoder = json.JSONDecoder(parse_float=_parse_finite, parse_constant=_parse_finite)
+_encoder = json.JSONEncoder(separators=(",", ":"))
+
+
 def _is_deep(value: object) -> bool:
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
@@ -58,7 +62,7 @@ def _is_deep(value: object) -> bool:
 
 def to_json(value: object) -> str:
     """Make JSON in ASCII, which carries even half a surrogate pair."""
-    return json.dumps(value, separators=(",", ":"))
+    return _encoder.encode(value)
 
 
 def byte_length(data: object) -> int:
