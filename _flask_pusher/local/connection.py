@@ -146,7 +146,8 @@ class Connection(Peer, asyncio.Protocol):
 
     def can_hang_up(self, quiet_seconds: float) -> bool:
         """Whether the reason is out, and the peer sends nothing that would collide with the end."""
-        return self._wire.is_flushed and self._clock.time() - self._heard >= quiet_seconds
+        is_told = self._wire.is_closed and self._wire.is_flushed
+        return is_told and self._clock.time() - self._heard >= quiet_seconds
 
     def hang_up(self) -> None:
         self._wire.hang_up()

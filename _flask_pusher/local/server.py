@@ -136,9 +136,9 @@ class Server:
     async def _stop(self) -> None:
         """Let peers close, but do not wait for those that do nothing: they may be waiting for us."""
         self._page.close()
-        self.disconnect(4200, "The server is stopping, connect again")
         deadline = self.clock.time() + CLOSE_SECONDS
         while self._connections and self.clock.time() < deadline:
+            self.disconnect(4200, "The server is stopping, connect again")
             self._all_lost.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._all_lost.wait(), QUIET_SECONDS)

@@ -20,6 +20,8 @@ import requests
 from flask import Flask, render_template_string
 
 from _flask_pusher.local import local_server, serve
+from _flask_pusher.local import connection as connection_room
+from _flask_pusher.local import server as server_room
 from flask_pusher import Client
 
 from .peers import KEY, SECRET, Browser, Connect, eventually
@@ -133,6 +135,20 @@ def test_a_server_is_stopped_when_its_block_raises(app: Flask, client: Client) -
     with pytest.raises(ZeroDivisionError):
         fail()
     assert client.port == 443
+
+
+def test_who_connects_while_the_server_stops_is_told_as_well(app: Flask, connect: Connect) -> None:
+    server = local_server(app)
+    early = connect()
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert early.until_closed().code == 4200
+    late = connect(established=False)  # `early` has not closed its side, which is waited for
+    assert late.until_closed().code == 4200
+    early.close()
+    late.close()
+    stopping.join(20)
+    assert not stopping.is_alive()
 
 
 def test_connections_are_told_to_come_back_when_the_server_stops(
