@@ -19,8 +19,8 @@ import pytest
 import requests
 from flask import Flask, render_template_string
 
-from _flask_pusher.local import local_server, serve
 from _flask_pusher.local import connection as connection_room
+from _flask_pusher.local import local_server, serve
 from _flask_pusher.local import server as server_room
 from flask_pusher import Client
 
@@ -137,7 +137,12 @@ def test_a_server_is_stopped_when_its_block_raises(app: Flask, client: Client) -
     assert client.port == 443
 
 
-def test_who_connects_while_the_server_stops_is_told_as_well(app: Flask, connect: Connect) -> None:
+def test_who_connects_while_the_server_stops_is_told_as_well(
+    app: Flask, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in (server_room, connection_room):
+        monkeypatch.setattr(room, "CLOSE_SECONDS", 20)
+    monkeypatch.setattr(server_room, "QUIET_SECONDS", 2)
     server = local_server(app)
     early = connect()
     stopping = threading.Thread(target=server.stop)
