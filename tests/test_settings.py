@@ -94,6 +94,8 @@ def test_without_any_setting_the_first_credential_is_named() -> None:
         ("PUSHER_CLUSTER", "eu", "host", "api-eu.pusher.com"),
         ("PUSHER_PORT", 8080, "port", 8080),
         ("PUSHER_PORT", "8080", "port", 8080),
+        ("PUSHER_PORT", 1, "port", 1),
+        ("PUSHER_PORT", 65535, "port", 65535),
         ("PUSHER_PORT", "", "port", 443),
         ("PUSHER_SSL", False, "scheme", "http"),
         ("PUSHER_SSL", False, "port", 80),
