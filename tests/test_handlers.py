@@ -211,6 +211,22 @@ def test_a_pattern_that_cannot_work_is_an_error_when_it_is_declared(pattern: str
         pusher.auth(pattern)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("news-<x>", "Start the pattern with private- or presence-"),
+        ("private-<x", "a variable is <name> or <converter:name>"),
+        ("private-x>", "a variable is <name> or <converter:name>"),
+        ("private-a b", "A name has 1 to 200 of the characters"),
+        ("private-<x>-<int:x>", "each name is used once"),
+        ("private-<channel_name>", "name the variable otherwise"),
+    ],
+)
+def test_the_error_says_what_a_pattern_should_be(pattern: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Pusher().auth(pattern)
+
+
 @pytest.mark.parametrize("pattern", ["private-<x>", "room-<x>"])
 def test_channel_data_is_for_presence_channels(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"@pusher\.channel_data\(.*Start .* with presence-"):
