@@ -33,7 +33,6 @@ def compare(
     *,
     seconds: float,
     clock: Clock = time.thread_time,
-    part_seconds: float = 0.0003,
 ) -> Ratio:
     """How much longer ``ours`` takes than ``base``, as the ratios of many short rounds.
 
@@ -44,32 +43,20 @@ def compare(
     :param seconds: how long to go on.
     :param clock: by default the time that this thread has had the processor, which does not pass
         while another program has it.
-    :param part_seconds: about how long each of the eight parts of a round takes; one run of each
-        action at least.
     """
-    repeat = max(1, round(part_seconds / max(_shortest(base, clock), 1e-9)))
 
     def ratio_of_a_round() -> float:
         spent = {base: 0.0, ours: 0.0}
         for order in ((base, ours, ours, base), (ours, base, base, ours)):
             gc.collect(0)
             for action in order:
-                spent[action] += _time(action, repeat, clock)
+                start = clock()
+                action()
+                spent[action] += clock() - start
         return spent[ours] / spent[base]
 
     with _steady():
         return Ratio.of(_until(time.monotonic() + seconds, ratio_of_a_round))
-
-
-def _shortest(action: Action, clock: Clock) -> float:
-    return min(_time(action, 1, clock) for _ in range(5))
-
-
-def _time(action: Action, repeat: int, clock: Clock) -> float:
-    start = clock()
-    for _ in range(repeat):
-        action()
-    return clock() - start
 
 
 def _until(deadline: float, measure: Callable[[], float]) -> Iterator[float]:
