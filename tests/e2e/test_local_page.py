@@ -420,6 +420,7 @@ def test_it_fits_the_screen_and_has_its_picture_taken(
     page = open_page(size, scheme)
     happen(client, visit)
     expect(log(page).filter(has_text="webhook")).to_have_count(1)
+    expect(log(page).filter(has_text="headline to news")).to_be_visible()
     log(page).filter(has_text="shipped").locator("summary").click()
     expect(page.locator("#log pre")).to_be_visible()
     page.screenshot(path=pictures / f"{picture}.png", full_page=size == "phone")
