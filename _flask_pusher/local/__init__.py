@@ -120,7 +120,7 @@ def local_server(
         "activity_timeout": _seconds("activity_timeout", activity_timeout),
         "pong_timeout": _seconds("pong_timeout", pong_timeout),
     }
-    files = None if certificate is None else (certificate, private_key)
+    files = _files(certificate, private_key)
     return LocalServer(app, host, port, webhooks, limits, files)
 
 
@@ -144,7 +144,7 @@ def serve(
     _import_aiohttp()
     from .console import Console, ignore
 
-    files = None if certificate is None else (certificate, private_key)
+    files = _files(certificate, private_key)
     stopped = threading.Event()
     with _on_signals(stopped.set), contextlib.closing(Console()) as console:
         report = ignore if quiet else console.show
@@ -462,6 +462,14 @@ def _reachable(host: str) -> str:
     if not host or has(host, "is_unspecified"):
         host = "::1" if ":" in host else "127.0.0.1"
     return f"[{host}]" if ":" in host else host
+
+
+def _files(certificate: str | None, private_key: str | None) -> tuple[str, str | None] | None:
+    if certificate is not None:
+        return certificate, private_key
+    if private_key is not None:
+        raise ValueError("A private key needs its certificate, or the server would speak no TLS")
+    return None
 
 
 def _tls(certificate: str, private_key: str | None) -> ssl.SSLContext:

@@ -525,6 +525,7 @@ def test_serving_in_this_process_gives_the_signals_back(
         ({"host": "192.0.2.1"}, OSError, r"Cannot listen on 192\.0\.2\.1 port 6001: [^(]*$"),
         ({"port": 65536}, ValueError, "port is from 0 to 65535, not 65536"),
         ({"webhooks": ["localhost:5000"]}, ValueError, "'localhost:5000' is not a URL"),
+        ({"private_key": "key.pem"}, ValueError, "A private key needs its certificate"),
         ({"certificate": "no-such.pem"}, OSError, "Cannot use the certificate no-such.pem: No "),
     ],
 )
