@@ -78,7 +78,7 @@ setup(
     install_requires=["Flask>=2.3.3", "pusher>=3.3.3"],
     extras_require={
         "async": ["Flask[async]>=2.3.3"],
-        "local": ["aiohttp>=3.10.11"],
+        "local": ["aiohttp>=3.10.11", "wsproto>=1.2.0"],
     },
     cmdclass={"build_py": BuildWithStubs},
 )

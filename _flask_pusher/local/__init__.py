@@ -141,7 +141,7 @@ def serve(
 
     :param quiet: print how to reach the server, but not what happens.
     """
-    _import_aiohttp()
+    _import_the_extra()
     from .console import Console, ignore
 
     files = _files(certificate, private_key)
@@ -177,7 +177,7 @@ class LocalServer:
         certificate: tuple[str, str | None] | None,
         report: Callable[[Happening], None] | None = None,
     ) -> None:
-        _import_aiohttp()
+        _import_the_extra()
         from .console import log
         from .server import Server
         from .state import Credentials, Limits
@@ -416,9 +416,10 @@ def _client_of(app: Flask) -> _Client:
     return client
 
 
-def _import_aiohttp() -> None:
+def _import_the_extra() -> None:
     try:
         import aiohttp  # noqa: F401
+        import wsproto  # noqa: F401
     except ModuleNotFoundError as error:
         raise ImportError(
             f'The local server needs {error.name}: pip install "Flask-Pusher[local]"',

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from wsproto.frame_protocol import Opcode
 
 from _flask_pusher import rules
 
@@ -90,8 +91,8 @@ class Connection(Peer, asyncio.Protocol):
             return
         try:
             for opcode, payload in self._reader.feed(data):
-                if opcode == wire.CLOSE:
-                    self._wire.close_back(wire.close_code(payload))
+                if opcode is Opcode.CLOSE:
+                    self._wire.close_back(payload[0])
                     self._reader = None
                     self._end()
                     break
@@ -187,13 +188,13 @@ class Connection(Peer, asyncio.Protocol):
 
     # What the peer sends
 
-    def _receive(self, opcode: int, payload: bytes) -> None:
+    def _receive(self, opcode: Opcode, payload: Any) -> None:
         try:
-            if opcode == wire.TEXT:
-                self._handle(wire.decode(payload))
-            elif opcode == wire.BINARY:
+            if opcode is Opcode.TEXT:
+                self._handle(payload)
+            elif opcode is Opcode.BINARY:
                 raise _FrameError("Binary frames are not supported, send text")
-            elif opcode == wire.PING:
+            elif opcode is Opcode.PING:
                 self.send(wire.pong(payload))
         except _FrameError as refusal:
             self._refuse(str(refusal), refusal.channel)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Protocol
 
+from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
+from wsproto.utilities import generate_accept_token
+
 MAX_DEPTH = 100  # of JSON
 MAX_UNREAD = 1024 * 1024  # bytes that wait for a slow reader before it is closed
-MAX_MESSAGE = 64 * 1024  # bytes, from a peer
-
-# By RFC 6455:
-MAX_CONTROL = 125  # bytes of a control frame
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-CLOSE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
-MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+MAX_MESSAGE = 64 * 1024  # characters, from a peer
 
 
 # -- JSON -----------------------------------------------------------------------------------------
@@ -84,7 +78,7 @@ def message(event: str, channel: str | None = None, **fields: object) -> bytes:
     content: dict[str, object] = {"event": event, **fields}
     if channel is not None:
         content["channel"] = channel
-    return _frame(TEXT, to_json(content).encode("ascii"))
+    return bytes(_frames().send_data(to_json(content)))
 
 
 def error(code: int | None, reason: str, channel: str | None = None) -> bytes:
@@ -93,27 +87,21 @@ def error(code: int | None, reason: str, channel: str | None = None) -> bytes:
 
 def pong(payload: bytes) -> bytes:
     """Answer a WebSocket ping, which is not the protocol's ``pusher:ping``."""
-    return _frame(PONG, payload)
+    return bytes(_frames().pong(payload))
 
 
 def close(code: int, reason: str = "") -> bytes:
     """Build a closing frame, whose reason is cut to what fits, between characters.
 
-    :param code: 0 for none, as a peer may close as well.
+    :param code: 1005 for none, as a peer may close as well.
     """
-    if code == 0:
-        return _frame(CLOSE, b"")
-    text = reason.encode("utf-8", "replace")[: MAX_CONTROL - 2].decode("utf-8", "ignore")
-    return _frame(CLOSE, struct.pack("!H", code) + text.encode())
+    if code == CloseReason.NO_STATUS_RCVD:
+        return bytes(_frames().close())
+    return bytes(_frames().close(code, reason.encode("utf-8", "replace").decode()))
 
 
-def _frame(opcode: int, payload: bytes) -> bytes:
-    first, length = 0x80 | opcode, len(payload)
-    if length <= MAX_CONTROL:
-        return struct.pack("!BB", first, length) + payload
-    if length < 65536:
-        return struct.pack("!BBH", first, 126, length) + payload
-    return struct.pack("!BBQ", first, 127, length) + payload
+def _frames() -> FrameProtocol:
+    return FrameProtocol(client=False, extensions=[])
 
 
 # -- Reading --------------------------------------------------------------------------------------
@@ -129,10 +117,9 @@ def handshake(headers: Mapping[str, str]) -> bytes | None:
         or re.fullmatch("[A-Za-z0-9+/]{22}==", key) is None
     ):
         return None
-    digest = hashlib.sha1((key + MAGIC).encode(), usedforsecurity=False).digest()
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+        b"Sec-WebSocket-Accept: " + generate_accept_token(key.encode()) + b"\r\n\r\n"
     )
 
 
@@ -147,81 +134,37 @@ class BrokenError(Exception):
 class Reader:
     """The incoming half of one connection: it makes messages of the bytes that come."""
 
-    __slots__ = ("_message", "_opcode", "_unread")
+    __slots__ = ("_frames", "_pieces", "_size")
 
     def __init__(self) -> None:
-        self._unread = b""  # of a frame
-        self._opcode = CONTINUATION  # of a message that comes in several frames,
-        self._message = b""  # and what there is of it
+        self._frames = _frames()
+        self._pieces: list[str] = []  # of a message that has not come whole,
+        self._size = 0  # and how long they are
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield each message's opcode and payload.
+    def feed(self, data: bytes) -> Iterator[tuple[Opcode, Any]]:
+        """Yield each message's opcode, and its payload: a text; the bytes of a ping or pong; the
+        code and the reason of a closing frame. Of binary ones, which are of no use, the opcode is
+        enough.
 
         :raises BrokenError: by the iterator, which has yielded what came before.
         """
-        data, start = self._unread + data, 0
-        while (frame := self._frame(data, start)) is not None:
-            is_last, opcode, payload, start = frame
-            if opcode >= CLOSE:
-                yield opcode, payload
-                continue
-            if (opcode == CONTINUATION) != (self._opcode != CONTINUATION):
-                raise BrokenError(1002, "A message is continued that has not begun, or not ended")
-            self._opcode |= opcode
-            self._message += payload
-            if is_last:
-                opcode, payload = self._opcode, self._message
-                self._opcode, self._message = CONTINUATION, b""
-                yield opcode, payload
-        self._unread = data[start:]
-
-    def _frame(self, data: bytes, start: int) -> tuple[bool, int, bytes, int] | None:
-        """Take a frame apart, and answer where it ends as well, or nothing before that came."""
-        if len(data) < start + 2:
-            return None
-        first, second, start = data[start], data[start + 1], start + 2
-        is_last, opcode, length = first >= 0x80, first & 0x0F, second & 0x7F
-        if first & 0x70 or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
-            raise BrokenError(1002, f"A frame has reserved bits, or the opcode {opcode}")
-        if second < 0x80:
-            raise BrokenError(1002, "A frame is not masked, as those of a client are")
-        if opcode >= CLOSE and (length > MAX_CONTROL or not is_last):
-            raise BrokenError(1002, f"A control frame has over {MAX_CONTROL} bytes, or pieces")
-        if length > MAX_CONTROL:
-            size = 2 if length == 126 else 8
-            if len(data) < start + size:
-                return None
-            length, start = int.from_bytes(data[start : start + size], "big"), start + size
-        if opcode < CLOSE and len(self._message) + length > MAX_MESSAGE:
-            raise BrokenError(1009, f"A message has over {MAX_MESSAGE} bytes")
-        mask, start, end = data[start : start + 4], start + 4, start + 4 + length
-        if len(data) < end:
-            return None
-        return is_last, opcode, _unmask(data[start:end], mask), end
-
-
-def _unmask(payload: bytes, mask: bytes) -> bytes:
-    size = len(payload)
-    key = (mask * (size // 4 + 1))[:size]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
-
-
-def decode(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        raise BrokenError(1007, "A text is not UTF-8") from None
-
-
-def close_code(payload: bytes) -> int:
-    """Read the code of a closing frame, or 0 where it has none."""
-    if not payload:
-        return 0
-    code = int.from_bytes(payload[:2], "big")
-    if code not in CLOSE_CODES:
-        raise BrokenError(1002, f"A closing frame has the code {code}")
-    decode(payload[2:])
-    return code
+        self._frames.receive_bytes(data)
+        try:
+            for frame in self._frames.received_frames():
+                if frame.opcode.iscontrol():
+                    yield frame.opcode, frame.payload
+                    continue
+                self._size += len(frame.payload)
+                if self._size > MAX_MESSAGE:
+                    raise BrokenError(1009, f"A message has over {MAX_MESSAGE} characters")
+                if frame.opcode is Opcode.TEXT:
+                    self._pieces.append(str(frame.payload))
+                if frame.message_finished:
+                    text = "".join(self._pieces)
+                    self._pieces, self._size = [], 0
+                    yield frame.opcode, text
+        except ParseFailed as error:
+            raise BrokenError(error.code, str(error)) from None
 
 
 # -- Writing --------------------------------------------------------------------------------------
