@@ -574,46 +574,38 @@ def _joined(
 def json_classes(app: flask.Flask) -> dict[str, Any]:
     """The client's encoder and decoder: the application's own ``json_encoder`` and
     ``json_decoder``, as Flask had them before 2.3, or what goes through its ``app.json``."""
-    provider = _Provider(app)
+    codec = _Codec(app)
     return {
-        "json_encoder": getattr(app, "json_encoder", None) or provider.codec,
-        "json_decoder": getattr(app, "json_decoder", None) or provider.codec,
+        "json_encoder": getattr(app, "json_encoder", None) or codec,
+        "json_decoder": getattr(app, "json_decoder", None) or codec,
     }
 
 
-class _Provider:
-    """The JSON provider of an application, which a copy keeps and a pickle leaves behind."""
+class _Codec:
+    """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's class, and for its
+    instance: an application's JSON provider, which a copy keeps and a pickle leaves behind."""
 
-    def __init__(self, app: flask.Flask | None) -> None:
+    def __init__(self, app: flask.Flask | None, ensure_ascii: bool = True) -> None:
         self.app = app
+        self.ensure_ascii = ensure_ascii
 
-    def __deepcopy__(self, memo: Any) -> _Provider:
+    def __deepcopy__(self, memo: Any) -> _Codec:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"app": None}
+        return {"app": None, "ensure_ascii": self.ensure_ascii}
 
-    def codec(self, ensure_ascii: bool = True, **_options: Any) -> _Codec:
-        # Unpickled, it is the current application's, if there is one.
-        return _Codec(flask.json if self.app is None else self.app.json, ensure_ascii)
-
-
-class _Codec:
-    """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's instance."""
-
-    __slots__ = ("ensure_ascii", "provider")
-
-    def __init__(self, provider: Any, ensure_ascii: bool) -> None:
-        self.provider = provider
-        self.ensure_ascii = ensure_ascii
+    def __call__(self, ensure_ascii: bool = True, **_options: Any) -> _Codec:
+        return self if ensure_ascii else _Codec(self.app, ensure_ascii)
 
     def encode(self, value: Any) -> str:
+        provider = (self.app or flask).json  # unpickled, it is the current application's
         try:
             # Keys of two types cannot be sorted, and escapes count against an event's size.
-            text = self.provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False)
+            text = provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False)
         except TypeError:  # a provider may take no options, or not these
             try:
-                text = self.provider.dumps(value)
+                text = provider.dumps(value)
             except TypeError as error:
                 raise TypeError(
                     f"{error}. Give what app.json can serialise, such as a dict, or teach app.json."
@@ -621,4 +613,4 @@ class _Codec:
         return text if isinstance(text, str) else _text(text, "What the JSON provider gives")
 
     def decode(self, text: str) -> Any:
-        return self.provider.loads(text)
+        return (self.app or flask).json.loads(text)
