@@ -478,7 +478,7 @@ class Publisher:
     ) -> None:
         """Tell each application what it has lost."""
         apps = {id(one.event): one.app for one in events}
-        for app in dict.fromkeys(apps[id(event)] for event, _ in lost):
+        for app in dict.fromkeys(apps.values()):
             try:
                 tell(app, client, [one for one in lost if apps[id(one[0])] is app])
             except BaseException:  # noqa: BLE001, PERF203 - a logging filter's, say
@@ -491,9 +491,8 @@ class Publisher:
             with suppress(queue.Empty):
                 self.inbox.get(timeout=self._patience())()
             self._decide()
-            if self.idle < SENDERS:
-                # Each wake-up takes the interpreter from a request, and few of them change much.
-                time.sleep(WAKING_SECONDS)
+            # Each wake-up takes the interpreter from a request, and few of them change much.
+            time.sleep(WAKING_SECONDS)
 
     def _decide(self) -> None:
         with suppress(queue.Empty):

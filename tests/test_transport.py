@@ -440,11 +440,16 @@ def test_a_netrc_file_is_not_read(
     assert "Authorization" not in server.requests[0]
 
 
-def test_a_redirect_is_a_refusal_and_not_followed(client_of: ClientOf, api: Any) -> None:
-    api.answers.append((302, "elsewhere"))
-    with pytest.raises(PusherBadStatus, match="302: elsewhere"):
-        publish(client_of(**api.config))
-    assert len(api.calls) == 1
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_a_refusal_and_not_followed(
+    client_of: ClientOf, scripted: Callable[..., Scripted], status: int
+) -> None:
+    elsewhere = scripted([answer()])
+    moved = f"HTTP/1.1 {status} Moved\r\nLocation: http://127.0.0.1:{elsewhere.port}/\r\n"
+    server = scripted([f"{moved}Content-Length: 9\r\n\r\nelsewhere"])
+    with pytest.raises(PusherBadStatus, match=f"{status}: elsewhere"):
+        publish(client_of(**server.config))
+    assert elsewhere.requests == []
 
 
 # -- Certificates ---------------------------------------------------------------------------------
