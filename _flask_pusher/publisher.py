@@ -290,6 +290,8 @@ class _Desk:
         self.pause = 0.0
         """How long the pause after the last call was that failed for now; 0 after a success."""
         self.quiet_until = self.failed_at = 0.0
+        self.has_retried = False
+        """Whether the call that failed last had failed before, so that another is to be next."""
 
     def add(self, waiting: _Waiting) -> None:
         for channel in waiting.channels:
@@ -311,7 +313,8 @@ class _Desk:
         """What is to be sent now; None: nothing yet."""
         if now < self.quiet_until or (self.pause and self.under_way):
             return None
-        if self.retries and self.retries[0].due <= now:
+        is_turn = not (self.pause and self.has_retried and self.ready)
+        if is_turn and self.retries and self.retries[0].due <= now:
             return self.retries.pop(0)
         if not self.ready:
             return None
@@ -557,6 +560,7 @@ class Publisher:
         if call.started > desk.failed_at:  # not one of several that failed together
             desk.pause = min(desk.pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
         desk.failed_at, desk.quiet_until = now, now + desk.pause
+        desk.has_retried = bool(call.due)
         too_old = [one for one in call.events if now - one.since >= PATIENCE_SECONDS]
         call.events = [one for one in call.events if now - one.since < PATIENCE_SECONDS]
         if call.events:

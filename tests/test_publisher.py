@@ -60,6 +60,8 @@ def events_of(params: Any) -> list[Any]:
 class Clock:
     """Stands in for the module ``time``: it stands still, but for a trifle."""
 
+    sleep = staticmethod(time.sleep)
+
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -318,7 +320,9 @@ class TestWhatBecomesOfACall:
             driven.answer(NOBODY)
         assert driven.patience == 0.1
 
-    def test_calls_are_tried_again_in_turn_and_before_new_events(self, driven: Driven) -> None:
+    def test_calls_are_tried_again_in_turn_and_new_events_between_them(
+        self, driven: Driven
+    ) -> None:
         driven.submit("0 a")
         driven.submit("1 b")
         driven.wait(0.03)
@@ -330,11 +334,26 @@ class TestWhatBecomesOfACall:
             driven.wait(driven.patience or 0)
             tried += driven.calls
             driven.answer(NOBODY)
-        assert tried == ["0", "1", "0", "1"]
+        assert tried == ["0", "2", "1", "0"]
         while driven.publisher.desks:
             driven.wait(driven.patience or 0)
             driven.answer()
-        assert driven.service.calls == ["0", "1", *tried, "0", "1", "2"]
+        assert driven.service.calls == ["0", "1", *tried, "2", "1", "0"]
+
+    def test_a_call_that_the_service_always_puts_off_delays_no_other_channel_for_long(
+        self, driven: Driven
+    ) -> None:
+        driven.submit("0 a")
+        tries, waits = 0, 0
+        for _ in range(100):
+            while driven.calls:
+                tries += driven.calls == ["0"]
+                driven.answer(refusal(500) if driven.calls == ["0"] else None)
+            driven.submit("1 b")
+            waits += not driven.calls
+            driven.wait(0.1)
+        assert 7 <= tries <= 9
+        assert waits <= 12
 
     def test_an_event_is_given_up_when_it_is_30_seconds_old(
         self, driven: Driven, lost: list[Any]
