@@ -153,6 +153,13 @@ def test_what_is_undecided_when_the_recording_ends_is_there_then(
     assert names(events) == ["one"]
 
 
+def test_each_part_of_an_event_on_many_channels_is_there_then(app: Flask, pusher: Pusher) -> None:
+    channels = [f"c{number}" for number in range(101)]
+    with app.app_context(), pusher.record_events() as events:
+        pusher.defer(channels, "one", {})
+    assert [event.channels for event in events] == [channels[:100], channels[100:]]
+
+
 def test_events_go_where_they_were_deferred(app: Flask, pusher: Pusher, sent: list[str]) -> None:
     with app.app_context():
         pusher.defer("a", "before", {})

@@ -193,13 +193,13 @@ class Authority:
     """A private certificate authority, in a file."""
 
     def __init__(self, folder: Path) -> None:
-        self._ca = trustme.CA()
+        self.ca = trustme.CA()
         self.file = str(folder / "ca.pem")
-        self._ca.cert_pem.write_to_path(self.file)
+        self.ca.cert_pem.write_to_path(self.file)
 
     def context(self, *names: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert(*names).configure_cert(context)
+        self.ca.issue_cert(*names).configure_cert(context)
         return context
 
 
@@ -353,15 +353,16 @@ def test_a_server_that_hangs_up_on_idle_connections_gets_no_event_twice(
 def test_a_server_that_hangs_up_on_all_kept_connections_is_asked_on_a_new_one(
     client_of: ClientOf, scripted: Callable[..., Scripted]
 ) -> None:
-    server = scripted(["both", "hang up"], ["both", "hang up"], [answer()])
+    server = scripted([answer(), "both", "hang up"], ["both", "hang up"], [answer()])
     client = client_of(**server.config)
+    publish(client, "first")
     threads = [threading.Thread(target=publish, args=(client,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert publish(client, "third") == {}
-    assert server.names == ["flash", "flash", "third", "third"]
+    assert server.names == ["first", "flash", "flash", "third", "third"]
 
 
 def test_a_server_that_hangs_up_again_is_not_asked_a_third_time(
@@ -461,6 +462,20 @@ def test_an_authority_of_ones_own_is_trusted_by_verify(
     client = client_of(**tls, PUSHER_BACKEND_OPTIONS={"verify": authority.file})
     assert publish(client) == {}
     assert len(api.calls) == 1
+
+
+def test_a_certificate_of_the_client_is_shown_to_a_server_that_asks(
+    client_of: ClientOf, scripted: Callable[..., Scripted], authority: Authority, tmp_path: Path
+) -> None:
+    context = authority.context("127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.file)
+    server = scripted([answer()], context=context)
+    own = tmp_path / "own.pem"
+    authority.ca.issue_cert("shop.example").private_key_and_cert_chain_pem.write_to_path(str(own))
+    options = {"verify": authority.file, "cert": str(own)}
+    config = {**server.config, "PUSHER_SSL": True, "PUSHER_BACKEND_OPTIONS": options}
+    assert publish(client_of(**config)) == {}
 
 
 def test_an_unknown_authority_is_refused(
