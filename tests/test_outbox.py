@@ -915,6 +915,31 @@ class TestContextsThatLiveOn:
             work[0]()
         assert names(api) == ["view"] + ["later"] * (not fails)
 
+    def test_a_copied_context_that_outlives_a_request_that_raised_publishes_at_its_end(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        may_go_on = threading.Event()
+        threads: list[threading.Thread] = []
+
+        @app.get("/")
+        def view() -> str:
+            @copy_current_request_context
+            def work() -> None:
+                assert may_go_on.wait(30)
+                pusher.defer("a", "later", {})
+
+            threads.append(threading.Thread(target=work))
+            threads[0].start()
+            pusher.defer("a", "one", {})
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            browser.get("/")
+        may_go_on.set()
+        threads[0].join()
+        assert names(api) == ["later"]
+
     def test_a_copy_of_a_context_that_defers_nothing_publishes_nothing(
         self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
     ) -> None:
