@@ -50,6 +50,7 @@ from _flask_pusher import handlers, rules
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import Commands
 from _flask_pusher.client import Client
+from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.outbox import Outboxes
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
 from _flask_pusher.recording import RecordedEvent, Recordings
@@ -65,19 +66,6 @@ from _flask_pusher.templates import Templates
 from _flask_pusher.transactions import Followed
 from _flask_pusher.transport import NoAnswer
 from _flask_pusher.webhooks import Webhooks, WebhookViews, webhook_headers
-
-if TYPE_CHECKING:
-    from _flask_pusher.local import LocalServer, local_server
-else:
-
-    def __getattr__(name):
-        """The local server, which only tests and developers ask for, is imported when they do."""
-        if name in ("LocalServer", "local_server"):
-            from _flask_pusher import local
-
-            return getattr(local, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 __all__ = [
     "Client",
