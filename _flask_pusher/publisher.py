@@ -98,7 +98,6 @@ def complete(answer: Any) -> Any:
     if not inspect.isawaitable(answer):
         return answer
     import asyncio  # which takes long, and hardly any application needs
-    from concurrent.futures import ThreadPoolExecutor
 
     async def wait() -> Any:
         return await answer
@@ -108,6 +107,8 @@ def complete(answer: Any) -> Any:
     except RuntimeError:
         return asyncio.run(wait())
     # A loop runs in this thread, and is not to be waited in: another thread gets one of its own.
+    from concurrent.futures import ThreadPoolExecutor  # not sooner: as Python ends, it cannot be
+
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, wait()).result()
 

@@ -668,6 +668,13 @@ signals = types.ModuleType("celery.signals")
 signals.worker_process_shutdown = blinker.Signal()
 sys.modules["celery.signals"] = signals
 """
+ASYNCHRONOUS = """
+from _flask_pusher.transport import Backend
+send = Backend.send_request
+async def send_request(self, request):
+    return send(self, request)
+Backend.send_request = send_request
+"""
 PROGRAMS = {
     "ends": Program("get('1')", ["1"]),
     "exits": Program("get('1'); sys.exit(3)", ["1"], status=3),
@@ -698,6 +705,7 @@ PROGRAMS = {
     "is patched by gevent after the import": Program(
         "get('1'); flush(); get('2')", ["1", "2"], after=PATCH
     ),
+    "has an asynchronous backend": Program("get('1')", ["1"], after=ASYNCHRONOUS),
     "is a child of Celery": Program(
         "get('1'); signals.worker_process_shutdown.send(); os._exit(0)", ["1"], before=CELERY
     ),
