@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import blinker
@@ -319,7 +320,7 @@ class _Desk:
             return self.retries.pop(0)
         if not self.ready:
             return None
-        lanes = (self.lanes[one.channels[0]] for one in self.ready)
+        lanes = (self.lanes[one.channels[0]] for one in islice(self.ready, rules.EVENTS_PER_BATCH))
         is_time = (
             is_hasty
             or not self.under_way

@@ -234,6 +234,21 @@ class TestWhatLeaves:
         driven.answer()
         assert driven.calls == ["10 11"]
 
+    def test_a_long_queue_is_not_looked_through_for_each_call(self, driven: Driven) -> None:
+        class Lanes(dict[str, Any]):
+            asked = 0
+
+            def __getitem__(self, channel: str) -> Any:
+                self.asked += 1
+                return super().__getitem__(channel)
+
+        driven.submit(*numbered(1000))
+        (desk,) = driven.publisher.desks.values()
+        desk.lanes = lanes = Lanes(desk.lanes)
+        driven.answer()
+        assert driven.calls[-1] == " ".join(map(str, range(40, 50)))
+        assert lanes.asked < 100
+
     def test_an_event_waits_for_all_of_its_channels(self, driven: Driven) -> None:
         driven.submit("0 a")
         driven.submit("1 b")
