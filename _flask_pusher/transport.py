@@ -110,10 +110,11 @@ class Backend(RequestsBackend):  # type: ignore[misc]
                 raise TypeError(f"{name!r} is none of {', '.join(self.takes)}")
         self.client = client
         self.options = options
-        self._kept: _Kept | None = None
+        self._kept: dict[tuple[int, str], _Kept] = {}
+        """By the process and the address; those of others are dropped."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None}
+        return {**self.__dict__, "_kept": {}}
 
     def send_request(self, request: Request) -> Any:
         try:
@@ -121,16 +122,18 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         except requests.ConnectionError as error:
             if not _broke(error):
                 raise
-            self._kept = None
+            self._kept.clear()
             response = self._send(request)
         return _content(response, self.client.timeout)
 
     def _send(self, request: Request) -> requests.Response:
         at = (os.getpid(), request.base_url)
-        kept = self._kept
-        if kept is None or kept.at != at:
-            # Published by one assignment, so that no thread sees half of it.
-            kept = self._kept = self._connections(at, request.url)
+        kept = self._kept.get(at)
+        if kept is None:
+            # Where several threads come here at once, all take those of the first.
+            kept = self._kept.setdefault(at, self._connections(request.url))
+            for other in set(self._kept) - {at}:
+                self._kept.pop(other, None)
         return kept.session.request(
             request.method,
             request.url,
@@ -141,7 +144,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
             **kept.options,
         )
 
-    def _connections(self, at: tuple[int, str], url: str) -> _Kept:
+    def _connections(self, url: str) -> _Kept:
         """New connections, and the options of what is sent by them: what the environment says of
         proxies and certificates is read here, as that takes a third of a call's time."""
         session = requests.Session()
@@ -158,13 +161,12 @@ class Backend(RequestsBackend):  # type: ignore[misc]
             )
         )
         session.trust_env = False
-        return _Kept(at, session, options)
+        return _Kept(session, options)
 
 
 class _Kept(NamedTuple):
     """The connections of one process to one address."""
 
-    at: tuple[int, str]
     session: requests.Session
     options: dict[str, Any]
 

@@ -299,8 +299,16 @@ def test_forked_processes_that_publish_at_once_get_their_own_answers(
 
 
 def test_threads_that_publish_at_once_keep_a_connection_each(
-    client_of: ClientOf, api: Any
+    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Session(requests.Session):
+        """Takes so long to be made that all threads have begun to make one."""
+
+        def __init__(self) -> None:
+            time.sleep(0.1)
+            super().__init__()
+
+    monkeypatch.setattr(requests, "Session", Session)
     client = client_of(**api.config)
     together = threading.Barrier(20, timeout=WAIT_SECONDS)
 
