@@ -75,14 +75,17 @@ def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
 def _refuse_redirect(response: Response) -> Response:
     """An application may send whoever is not logged in to its login page, in an error handler or
     before the request. Browsers follow that, and take the page for the answer."""
-    if not 300 <= response.status_code < 400:
-        return response
-    current_app.logger.debug(
-        "Refused at %s: the application redirects it, and pages would take what is there for an"
-        " answer.",
-        request.path,
-    )
-    return current_app.make_response(("This user may not do that.", 403))
+    if 300 <= response.status_code < 400:
+        current_app.logger.debug(
+            "Refused at %s: the application redirects it, and pages would take what is there for an"
+            " answer.",
+            request.path,
+        )
+        # It keeps its other headers, such as those of CORS, which a page needs to see the status.
+        del response.headers["Location"]
+        response.status_code = 403
+        response.set_data("This user may not do that.")
+    return response
 
 
 def refuse_collisions(app: Flask) -> None:

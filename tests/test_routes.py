@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, redirect, render_template_string, url_for
+from flask import Blueprint, Flask, Response, redirect, render_template_string, url_for
 from flask.testing import FlaskClient
 from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -90,6 +90,22 @@ def test_an_application_that_redirects_to_its_login_page_refuses(
     assert answer.status_code == 403
     assert "Location" not in answer.headers
     assert f"Refused at {path}: the application redirects it" in caplog.text
+
+
+def test_a_redirect_that_is_refused_keeps_its_other_headers() -> None:
+    app, pusher = Flask("an_app"), Pusher()
+    app.config.update(CREDENTIALS)
+    app.before_request(to_login)
+
+    @pusher.blueprint.after_request
+    def allow(response: Response) -> Response:
+        response.headers["Access-Control-Allow-Origin"] = "https://shop.example"
+        return response
+
+    pusher.init_app(app)
+    answer = app.test_client().post("/pusher/auth", data=FORM)
+    assert (answer.status_code, answer.text) == (403, "This user may not do that.")
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
 
 
 # -- Hosts ----------------------------------------------------------------------------------------
