@@ -466,7 +466,10 @@ class Publisher:
 
     def _send(self) -> None:
         while True:
-            self.jobs.get()()
+            try:
+                self.jobs.get()()
+            except BaseException:  # noqa: BLE001, PERF203 - that of a hand-over, say
+                traceback.print_exc()
 
     def _carry_out(self, desk: _Desk, call: _Call) -> None:
         outcome = deliver(desk.client, [one.event for one in call.events])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -1267,6 +1268,32 @@ class TestHandOver:
         with pytest.raises(SystemExit), app.app_context():
             pusher.defer("a", "one", {"n": 1})
         assert api.events == [("a", "one", {"n": 1})]
+
+    def test_where_it_is_broken_off_for_a_response_that_was_dropped_no_sender_ends(
+        self, app: Flask, pusher: Pusher, api: Any, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        @pusher.hand_over
+        def enqueue(calls: list[dict[str, Any]]) -> None:
+            raise SystemExit("no broker")
+
+        @app.get("/<name>")
+        def view(name: str) -> Response:
+            def chunks() -> Iterator[str]:
+                pusher.defer("a", name, {})
+                yield "one"
+                yield "two"
+
+            return Response(stream_with_context(chunks()))
+
+        names = [str(number) for number in range(SENDERS + 1)]
+        for name in names:
+            app.test_client().get(f"/{name}")  # dropped, and not closed
+            gc.collect()
+            until = time.monotonic() + 10
+            while name not in (sent for _, sent, _ in api.events) and time.monotonic() < until:
+                time.sleep(0.01)
+        assert [name for _, name, _ in api.events] == names
+        assert "SystemExit: no broker" in capfd.readouterr().err
 
     def test_what_it_defers_itself_is_not_handed_over_again(
         self, app: Flask, pusher: Pusher, api: Any
