@@ -106,6 +106,8 @@ def _host(value: Any) -> str:
         IPv6Address(address)
     except ValueError:
         raise _WrongError from None
+    if "%" in address:
+        raise _WrongError("an address without a zone, which HTTP libraries cannot ask")
     return f"[{address}]"  # as URLs have it
 
 

@@ -153,6 +153,7 @@ WRONG = [
     ("PUSHER_TIMEOUT", "a-secret@5"),
     ("PUSHER_HOST", "ws.example:6001"),
     ("PUSHER_HOST", ":::::"),
+    ("PUSHER_HOST", "fe80::1%eth0"),
     ("PUSHER_HOST", "1:2:3:4:5:6:7:8:9"),
     ("PUSHER_HOST", "[...:]"),
     ("PUSHER_HOST", "."),
