@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,18 @@ copies of the context that outlive the request: some servers clear ``environ`` a
 
 _is_handing_over: ContextVar[bool] = ContextVar("flask_pusher_is_handing_over", default=False)
 """Whether the application's ``hand_over`` function runs, whose own events are not handed over."""
+
+_INHERITED = "_flask_pusher_inherited"
+"""What marks ``g`` of an application context that a forked process has from its parent."""
+
+
+def _mark_inherited() -> None:
+    with suppress(RuntimeError):  # there is none
+        setattr(g, _INHERITED, True)
+
+
+with suppress(AttributeError):  # this system does not fork
+    os.register_at_fork(after_in_child=_mark_inherited)
 
 
 class Entry:
@@ -102,7 +115,7 @@ class Outboxes:
     def _here(self) -> Iterator[Outbox]:
         """The outboxes that an event of this place may go into, the first that is open. None is,
         where the response was closed and a copy of its context, as ``contextvars`` makes it, goes
-        on: nothing tells when that ends."""
+        on, nor where a forked process has its parent's: nothing tells when that ends."""
         outbox = _call.get()
         if outbox is not None and outbox.owner is self:
             yield outbox
@@ -112,6 +125,8 @@ class Outboxes:
             outbox = request.environ.get(self.key)
             if outbox is not None:
                 yield outbox
+        if _INHERITED in g:
+            return
         if self.key not in g:
             setattr(g, self.key, Outbox(self, is_of_request=False))
             appcontext_tearing_down.connect(self._end_context, self.app)

@@ -33,6 +33,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wsgi import FileWrapper
 
+from _flask_pusher import outbox as room
 from _flask_pusher.publisher import publisher
 from flask_pusher import Pusher
 
@@ -1109,6 +1110,23 @@ class TestForkedProcesses:
         assert names(api) == ["child's"]
         context.pop()
         assert names(api) == ["child's", "parent's"]
+
+    @pytest.mark.parametrize("way", ["defer", "defer_in_a_context"])
+    def test_what_a_child_defers_leaves_where_its_parent_has_deferred_nothing(
+        self, app: Flask, api: Any, request: pytest.FixtureRequest, way: str
+    ) -> None:
+        defer = request.getfixturevalue(way)
+        with app.app_context():
+            self.in_a_child(partial(defer, "child's"))
+            assert names(api) == ["child's"]
+
+    def test_what_is_deferred_in_a_context_of_the_parents_leaves_at_once(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        with app.app_context():
+            room._mark_inherited()  # as a fork does it
+            pusher.defer("a", "one", {})
+            assert names(api) == ["one"]
 
 
 class TestServersThatDoNotClose:
