@@ -172,7 +172,7 @@ class Followed:
         if session is not None:
             info = getattr(connection.connection.driver_connection, "info", None)
             has_failed = getattr(info, "transaction_status", None) == _IN_ERROR
-            self._innermost(session).rolled_back = has_failed
+            self._innermost(session).rolled_back |= has_failed  # a session may have several
 
     def _session_of(self, connection: Connection) -> Session | None:
         session = self._sessions.get(connection)

@@ -1021,6 +1021,24 @@ class TestSessions:
 
         assert shop.post(view) == ["commit"]
 
+    def test_a_session_with_several_databases_of_which_one_rolls_back(
+        self, shop: Shop, new_engine: Callable[[], Engine]
+    ) -> None:
+        sessions = sessionmaker(binds={Order: shop.engine, Parcel: new_engine()})
+        shop.pusher.follow(sessions)
+
+        def view() -> None:
+            for name in "bcdefghi":  # which of the databases commits first differs
+                with sessions() as session:
+                    session.execute(delete(Parcel))
+                    place(shop, session, name)
+                    with suppress(IntegrityError):
+                        session.execute(insert(Order).values(name="a"))
+                    session.commit()
+
+        shop.have("a")
+        assert ["a", *shop.post(view)] == shop.orders
+
     def test_an_asynchronous_sessionmaker(self, app: Flask, new_schema: NewUrl) -> None:
         from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
