@@ -157,7 +157,7 @@ class Reader:
                 self._size += len(frame.payload)
                 if self._size > MAX_MESSAGE:
                     raise BrokenError(1009, f"A message has over {MAX_MESSAGE} characters")
-                if frame.opcode is Opcode.TEXT:
+                if frame.opcode is Opcode.TEXT and frame.payload:
                     self._pieces.append(str(frame.payload))
                 if frame.message_finished:
                     text = "".join(self._pieces)

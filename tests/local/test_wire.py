@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -195,6 +196,21 @@ def test_what_never_ends_is_not_kept() -> None:
     with pytest.raises(wire.BrokenError) as broken:
         list(reader.feed(b"x"))
     assert broken.value.code == 1009
+
+
+@pytest.mark.parametrize("begin", [frame(b"x", is_last=False), frame(b"\xf0", is_last=False)])
+def test_pieces_of_nothing_take_no_memory(begin: bytes) -> None:
+    reader = wire.Reader()
+    pieces = frame(b"", Opcode.CONTINUATION, is_last=False) * 1000
+    assert list(reader.feed(begin + pieces)) == []
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            assert list(reader.feed(pieces)) == []
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 10_000
 
 
 class Transport:
