@@ -154,7 +154,8 @@ class Server:
         if request.method != "GET" or answer is None:
             return await self._page.show(request)
         transport = request.transport
-        if transport is not None:
+        # By TLS, a connection has no protocol a moment before aiohttp hears that it is lost.
+        if transport is not None and transport.get_protocol() is not None:
             transport.write(answer)
             connection = Connection(
                 self.state, self._credentials, self.clock, transport, self._lose

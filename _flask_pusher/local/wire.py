@@ -175,6 +175,7 @@ class Transport(Protocol):
 
     def write(self, data: bytes) -> None: ...
     def get_write_buffer_size(self) -> int: ...
+    def get_protocol(self) -> object: ...
     def is_closing(self) -> bool: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
@@ -195,8 +196,12 @@ class Wire:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection itself is gone, or about to be."""
-        return self._transport.is_closing()
+        """Whether the connection itself is gone, or about to be.
+
+        Before Python 3.11, one by TLS tells no other way that the peer has gone than by having no
+        protocol any more, and its buffer cannot be asked for its size then.
+        """
+        return self._transport.is_closing() or self._transport.get_protocol() is None
 
     @property
     def is_flushed(self) -> bool:
@@ -205,12 +210,11 @@ class Wire:
 
     def send(self, frame: bytes) -> bool:
         """Hand the peer a frame without waiting, and answer whether it reads what it is sent."""
-        transport = self._transport
-        if self.is_closed or transport.is_closing():
+        if self.is_closed or self.is_lost:
             return True
-        if transport.get_write_buffer_size() > MAX_UNREAD:
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
             return False
-        transport.write(frame)
+        self._transport.write(frame)
         return True
 
     def refuse(self, code: int, reason: str) -> None:

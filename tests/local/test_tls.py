@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import ssl
+import struct
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,7 @@ from flask import Flask, render_template_string
 from _flask_pusher.local import local_server
 from flask_pusher import Pusher
 
-from .peers import APP_ID, KEY, SECRET, Browser
+from .peers import APP_ID, KEY, SECRET, Browser, eventually
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +99,65 @@ def test_the_reason_of_a_refusal_arrives_by_tls_too(
             assert browser.expect_error()["code"] == 4009
             assert browser.expect_closed().code == 4009
             browser.close()
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_peer_that_goes_away_right_behind_its_handshake_is_forgotten(
+    app: Flask, certificate: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    request = (
+        f"GET /app/{KEY}?protocol=7 HTTP/1.1\r\nHost: localhost\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with local_server(app, certificate=certificate[0], private_key=certificate[1]) as server:
+        for _ in range(20):
+            plain = socket.create_connection((server.host, server.port), timeout=20)
+            with trusting.wrap_socket(plain, server_hostname=server.host) as peer:
+                peer.sendall(request.encode())
+                with suppress(OSError):
+                    peer.unwrap()
+        eventually(lambda: not server.connections)
+    assert errors(caplog) == []
+
+
+def test_subscribers_that_go_away_disturb_no_event_for_the_others(
+    app: Flask, certificate: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    client = app.extensions["pusher"]
+    with local_server(app, certificate=certificate[0], private_key=certificate[1]) as server:
+
+        def browser() -> Browser:
+            path = f"/app/{KEY}?protocol=7"
+            browser = Browser((server.host, server.port), path, tls=trusting).established()
+            browser.ask_to_subscribe("news")
+            return browser
+
+        def reset() -> None:
+            for leaver in leavers:
+                linger = struct.pack("ii", 1, 0)
+                leaver.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                leaver.close()
+
+        leavers = [browser() for _ in range(100)]
+        stayer = browser()
+        server.wait_for("news", subscribers=101)
+        resetting = threading.Thread(target=reset)
+        resetting.start()
+        sent = 0
+        while len(server.channels["news"].subscribers) > 1:
+            client.trigger("news", "e", str(sent))
+            sent += 1
+        resetting.join()
+        received = [stayer.until("e")["data"] for _ in range(sent)]
+        assert received == [str(number) for number in range(sent)]
+        stayer.close()
+    assert errors(caplog) == []
 
 
 def test_a_certificate_may_hold_its_key(

@@ -227,6 +227,9 @@ class Transport:
     def get_write_buffer_size(self) -> int:
         return self.unread
 
+    def get_protocol(self) -> object:
+        return None if self.is_gone else self
+
     def is_closing(self) -> bool:
         return self.is_gone
 
