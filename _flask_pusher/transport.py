@@ -12,7 +12,6 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple
 
 import requests
@@ -202,9 +201,6 @@ def _read(response: requests.Response, timeout: float) -> bytes:
     """A body, which may neither go on for ever nor fill the memory."""
     deadline = time.monotonic() + timeout
     body = bytearray()
-    raw: Any = response.raw
-    with suppress(AttributeError):  # an older urllib3 has none
-        raw.read = raw.read1  # the other waits for all 16 kB, however slow they come
     with response:
         for part in response.iter_content(READ_BYTES):
             body += part

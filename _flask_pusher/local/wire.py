@@ -101,6 +101,7 @@ def close(code: int, reason: str = "") -> bytes:
 
 
 def _frames() -> FrameProtocol:
+    """Make what reads and writes frames. It has a state, that of a message that is not whole yet."""
     return FrameProtocol(client=False, extensions=[])
 
 
