@@ -277,7 +277,8 @@ class TestTransaction:
 
         caplog.set_level("DEBUG", logger=shop.app.name)
         assert shop.post(view) == ["rolled back"]
-        assert caplog.messages == ["Dropped with its transaction: 'a' on orders."]
+        said = [record.getMessage() for record in caplog.records if record.name == shop.app.name]
+        assert said == ["Dropped with its transaction: 'a' on orders."]
 
     @pytest.mark.parametrize("rolls_back", [True, False])
     def test_a_commit_whose_flush_fails_publishes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 
 import pysher
@@ -22,6 +23,7 @@ def test_pysher_subscribes_and_receives(server: LocalServer, client: Client) -> 
         port=server.port,
         secure=False,
         user_data={"user_id": "ana"},
+        log_level=logging.WARNING,  # its thread may log its end when another test runs
     )
 
     def subscribe(_: str) -> None:
@@ -49,7 +51,12 @@ def test_pysher_is_refused_with_another_secret(
 ) -> None:
     refused: queue.Queue[str] = queue.Queue()
     peer = pysher.Pusher(
-        KEY, secret="other", custom_host=server.host, port=server.port, secure=False
+        KEY,
+        secret="other",
+        custom_host=server.host,
+        port=server.port,
+        secure=False,
+        log_level=logging.WARNING,
     )
 
     def subscribe(_: str) -> None:
