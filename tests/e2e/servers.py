@@ -154,13 +154,8 @@ def machine(port: int, api_port: int, packages: Path, heard: Path, **more: str) 
     """
     environ = {
         **os.environ,
+        **settings_for(api_port),
         "FLASK_SECRET_KEY": "signs-the-session",
-        "FLASK_PUSHER_APP_ID": APP_ID,
-        "FLASK_PUSHER_KEY": KEY,
-        "FLASK_PUSHER_SECRET": SECRET,
-        "FLASK_PUSHER_HOST": "127.0.0.1",
-        "FLASK_PUSHER_PORT": str(api_port),
-        "FLASK_PUSHER_SSL": "false",
         "PACKAGES": str(packages),
         "HEARD": str(heard),
         **more,
