@@ -80,9 +80,9 @@ class Authorisation:
                 f"channel_name should be 1 to {rules.NAME_LENGTH} of the characters"
                 f" {rules.CHARACTERS}.",
             )
-        if not channel.startswith(rules.AUTHORISED):
+        if not rules.needs_authorisation(channel):
             abort(404, "Only private and presence channels are authorised.")
-        if channel.startswith(rules.ENCRYPTED) and not self.client.can_encrypt:
+        if rules.is_encrypted(channel) and not self.client.can_encrypt:
             abort(404, f"Encrypted channels need {MASTER_KEY}.")
         found = self.auth_handlers.find(channel)
         if found is None:
@@ -90,8 +90,9 @@ class Authorisation:
         consent = self._call(found, channel, socket_id)
         if consent is not True:
             self._expect_consent(consent, found.handler, channel)
-        is_presence = channel.startswith(rules.PRESENCE)
-        channel_data = self._channel_data(channel, socket_id) if is_presence else None
+        channel_data = (
+            self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
+        )
         return self.client.sign_subscription(channel, socket_id, channel_data)
 
     def _expect_consent(self, consent: Any, handler: Handler, channel: str) -> None:
@@ -227,7 +228,7 @@ def _is_member_id(value: Any) -> bool:
 
 
 def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
-    text = value if type(value) is str else text_id(value)
+    text = text_id(value)
     if not is_id(text):
         raise ValueError(
             f"{name_of(handler)}() should return as {place} a number, or text of 1 to"
