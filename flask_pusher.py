@@ -51,7 +51,7 @@ from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import Commands
 from _flask_pusher.client import Client
 from _flask_pusher.local import LocalServer, local_server
-from _flask_pusher.outbox import Outboxes
+from _flask_pusher.outbox import Outboxes, places
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
 from _flask_pusher.recording import RecordedEvent, Recordings
 from _flask_pusher.routes import (
@@ -110,7 +110,7 @@ class Pusher:
         self._user_auth = handlers.Slot("@pusher.user_auth", keeps_the_first=True)
         self._hand_over = handlers.Slot("@pusher.hand_over", keeps_the_first=True)
         self._recordings = Recordings()
-        self._followed = Followed()
+        self._followed = Followed(places)
         if app is not None:
             self.init_app(app)
 

@@ -28,7 +28,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import click
-from flask import Flask, g, has_request_context, request
+from flask import Flask, g, has_app_context, has_request_context, request
 from flask.signals import appcontext_tearing_down
 
 from _flask_pusher.client import Client
@@ -58,6 +58,12 @@ def _mark_inherited() -> None:
 
 with suppress(AttributeError):  # this system does not fork
     os.register_at_fork(after_in_child=_mark_inherited)
+
+
+def places() -> tuple[object, ...]:
+    """The request and the application context that code runs in, those that there are."""
+    context = g._get_current_object() if has_app_context() else None
+    return tuple(place for place in (_call.get(), context) if place is not None)
 
 
 class Entry:
@@ -100,17 +106,23 @@ class Outboxes:
         """See how each request of the application ends."""
         self.app.wsgi_app = Middleware(self, self.app.wsgi_app)  # type: ignore[method-assign]
 
-    def defer(self, events: Iterable[Wire]) -> None:
+    def defer(self, events: Iterable[Wire], *, is_decided: bool = False) -> None:
+        """Let events leave when this place has succeeded.
+
+        :param is_decided: they tell what has been committed. No transaction decides about them,
+            and outside of a request nothing does: they leave now.
+        """
         recordings = self.recordings.of(self.client) or None
-        fate = self.followed.in_progress()
+        fate = None if is_decided else self.followed.in_progress()
+        is_now = is_decided and _call.get() is None and not has_request_context()
         for event in events:
             entry = Entry(event, recordings and list(recordings), fate)
-            for outbox in self._here():
+            for outbox in () if is_now else self._here():
                 if outbox.add(entry):
                     outbox.prepare()
                     break
             else:
-                self.leave([entry], here=True)
+                self.leave([entry], here=not is_now)
 
     def _here(self) -> Iterator[Outbox]:
         """The outboxes that an event of this place may go into, the first that is open. None is,
@@ -197,6 +209,7 @@ class Outbox:
     """The events that one WSGI call, or one application context, has deferred so far."""
 
     __slots__ = (
+        "__weakref__",
         "_entries",
         "_lock",
         "_was_ended_by_error",

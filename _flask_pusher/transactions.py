@@ -17,26 +17,30 @@ was neither, and only read                     leaves; of a savepoint, as what i
 =============================================  ==================================================
 
 It wrote when a statement changed something, whoever ran it: a flush, ``session.execute``, or the
-session's connection. A row that was added counts as well before any flush, and so does one that
-had been changed or deleted when the event was deferred. Savepoints that were rolled back do not
-count. A ``SELECT`` reads, whatever functions it calls. What goes past the session is not seen: a
-cursor of the driver's, a savepoint that is begun on the connection. That PostgreSQL rolls back at
-COMMIT is seen with psycopg, and not with asyncpg.
+session's connection; or when one failed. A row that was added counts as well before any flush, and
+so does one that had been changed or deleted when the event was deferred. Savepoints that were
+rolled back do not count. A ``SELECT`` reads, whatever functions it calls. What goes past the
+session is not seen: a cursor of the driver's, a savepoint that is begun on the connection. That
+PostgreSQL rolls back at COMMIT is seen with psycopg, and not with asyncpg.
 
 The session is in a transaction from its first use to its next commit, rollback or close, and there
-where it began: in that thread, greenlet or task, and in copies of its context. Where several
-followed sessions are, all of their transactions must let the event go.
+where it began: in that thread, greenlet or task, in copies of its context, and in the same request,
+or application context outside of one. What a request left open decides about no later one. Where
+several followed sessions are, all of their transactions must let the event go.
+
+What is kept of the rows that a transaction changed shares its fate, too.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, ExceptionContext
     from sqlalchemy.orm import Session, SessionTransaction
 
 _begun_here: ContextVar[tuple[ref[SessionTransaction], ...]] = ContextVar(
@@ -62,7 +66,7 @@ _WRITES = (  # compiled where a session is followed, and nowhere else
 class Fate:
     """What the transactions that are in progress when an event is deferred decide about it."""
 
-    def __init__(self, transactions: list[_Transaction]) -> None:
+    def __init__(self, transactions: list[Transaction]) -> None:
         self._transactions = transactions
 
     def allows(self) -> bool:
@@ -70,30 +74,52 @@ class Fate:
         return all(transaction.allows() for transaction in self._transactions)
 
 
-class _Transaction:
+class Transaction:
     """What became of a transaction, or of a savepoint, which has an ``outer`` one."""
 
-    def __init__(self, outer: _Transaction | None) -> None:
+    def __init__(self, outer: Transaction | None, places: tuple[object, ...] = ()) -> None:
         self.outer = outer
         self.wrote = False
         self.committed = False
         self.rolled_back = False
+        self.flushed: list[Any] = []
+        """What a flush that goes on has changed, for whoever asks when it is over."""
+        self.changes: dict[Any, Any] = {}
+        """What is kept of each row that was changed; a later change goes on with an earlier one."""
+        self._places = tuple(map(ref, places))
 
     def allows(self) -> bool:
         if self.rolled_back or (self.wrote and not self.committed):
             return False
         return self.outer is None or self.outer.allows()
 
+    def is_of(self, places: tuple[object, ...]) -> bool:
+        """Whether it began in one of these, or outside of all requests and contexts."""
+        return not self._places or any(place() in places for place in self._places)
+
+    def keep(self, row: Any, change: Any) -> None:
+        self.changes[row] = self.changes[row].then(change) if row in self.changes else change
+
     def end(self) -> None:
         if self.outer is not None and not self.rolled_back:
             self.outer.wrote |= self.wrote
+            for row, change in self.changes.items():
+                self.outer.keep(row, change)
 
 
 class Followed:
-    """The sessions that an extension follows, and their transactions that are in progress."""
+    """The sessions that an extension follows, and their transactions that are in progress.
 
-    def __init__(self) -> None:
-        self._transactions: WeakKeyDictionary[SessionTransaction, _Transaction] = (
+    :param places: gives the request and the application context that code runs in, those that
+        there are.
+    """
+
+    def __init__(self, places: Callable[[], tuple[object, ...]]) -> None:
+        self.follows_any = False
+        self.listeners: dict[str, Callable[..., None]] = {}
+        """Further events of SQLAlchemy's, and who hears them of every session."""
+        self._places = places
+        self._transactions: WeakKeyDictionary[SessionTransaction, Transaction] = (
             WeakKeyDictionary()
         )
         self._sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
@@ -123,33 +149,41 @@ class Followed:
         event.listen(target, "after_commit", self._committed)
         event.listen(target, "after_rollback", self._rolled_back)
         event.listen(target, "after_transaction_end", self._ended)
+        for name, listener in self.listeners.items():
+            event.listen(target, name, listener)
+        self.follows_any = True
 
     def in_progress(self) -> Fate | None:
         """What decides about an event that is deferred now and here; None if nothing does."""
-        begun = (transaction() for transaction in _begun_here.get())
         sessions = [
             transaction.session
-            for transaction in begun
-            if transaction is not None and transaction in self._transactions
+            for transaction in (begun() for begun in _begun_here.get())
+            if transaction is not None and self._began_here(transaction)
         ]
         for session in sessions:
-            if session.deleted or any(map(session.is_modified, session.dirty)):
-                self._innermost(session).wrote = True
-        return Fate([self._innermost(session) for session in sessions]) if sessions else None
+            transaction = self.innermost(session)
+            if not transaction.wrote:  # of thousands of rows it is not to be asked for each event
+                is_modified = any(map(session.is_modified, session.dirty))
+                transaction.wrote = is_modified or bool(session.deleted)
+        return Fate([self.innermost(session) for session in sessions]) if sessions else None
 
-    def _innermost(self, session: Session) -> _Transaction:
+    def _began_here(self, begun: SessionTransaction) -> bool:
+        transaction = self._transactions.get(begun)
+        return transaction is not None and transaction.is_of(self._places())
+
+    def innermost(self, session: Session) -> Transaction:
         """The session's savepoint that is in progress, or else its transaction."""
         transaction = session.get_nested_transaction() or session.get_transaction()
         known = self._transactions.get(transaction) if transaction else None
-        return known or _Transaction(None)  # it began before it was followed: nobody asks this one
+        return known or Transaction(None)  # it began before it was followed: nobody asks this one
 
     def _began(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
-            self._transactions[transaction] = _Transaction(None)
+            self._transactions[transaction] = Transaction(None, self._places())
             here = [begun for begun in _begun_here.get() if begun() is not None]
             _begun_here.set((*here, ref(transaction)))
         elif transaction.nested:
-            self._transactions[transaction] = _Transaction(self._innermost(session))
+            self._transactions[transaction] = Transaction(self.innermost(session))
 
     def _connected(self, session: Session, _: SessionTransaction, connection: Connection) -> None:
         self._sessions[connection] = ref(session)
@@ -157,13 +191,19 @@ class Followed:
             from sqlalchemy import event
 
             event.listen(connection.engine, "after_cursor_execute", self._executed)
+            event.listen(connection.engine, "handle_error", self._failed)
             event.listen(connection.engine, "commit", self._commits)
             self._engines.add(connection.engine)
 
     def _executed(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
         session = self._session_of(connection)
         if session is not None and re.match(_WRITES, statement, _FLAGS):
-            self._innermost(session).wrote = True
+            self.innermost(session).wrote = True
+
+    def _failed(self, context: ExceptionContext) -> None:
+        session = self._session_of(context.connection)
+        if session is not None:
+            self.innermost(session).wrote = True
 
     def _commits(self, connection: Connection) -> None:
         """After a statement has failed, PostgreSQL answers COMMIT with ROLLBACK, and its drivers
@@ -172,20 +212,20 @@ class Followed:
         if session is not None:
             info = getattr(connection.connection.driver_connection, "info", None)
             has_failed = getattr(info, "transaction_status", None) == _IN_ERROR
-            self._innermost(session).rolled_back |= has_failed  # a session may have several
+            self.innermost(session).rolled_back |= has_failed  # a session may have several
 
-    def _session_of(self, connection: Connection) -> Session | None:
-        session = self._sessions.get(connection)
+    def _session_of(self, connection: Connection | None) -> Session | None:
+        session = self._sessions.get(connection) if connection is not None else None
         return session() if session is not None else None
 
     def _added(self, session: Session, _: Any) -> None:
-        self._innermost(session).wrote = True
+        self.innermost(session).wrote = True
 
     def _committed(self, session: Session) -> None:
-        self._innermost(session).committed = True
+        self.innermost(session).committed = True
 
     def _rolled_back(self, session: Session) -> None:
-        self._innermost(session).rolled_back = True
+        self.innermost(session).rolled_back = True
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
         ended = self._transactions.pop(transaction, None)

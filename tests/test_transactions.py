@@ -46,7 +46,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -337,6 +337,21 @@ class TestTransaction:
             shop.session.add(Order(name="a"))
             with suppress(IntegrityError):
                 shop.session.flush()
+
+        shop.have("a")
+        assert shop.post(view) == []
+
+    @pytest.mark.parametrize(
+        "statement",
+        ["INSERT INTO orders (name, state) VALUES ('a', 'new')", "SELECT nothing FROM nowhere"],
+    )
+    def test_a_statement_that_failed_counts_as_one_that_wrote(
+        self, shop: Shop, statement: str
+    ) -> None:
+        def view() -> None:
+            with suppress(IntegrityError, OperationalError, ProgrammingError):
+                shop.session.execute(text(statement))
+            shop.defer("a")
 
         shop.have("a")
         assert shop.post(view) == []
@@ -823,6 +838,55 @@ class TestTwoTransactions:
         assert shop.post(first) == []
         assert shop.post(second) == shop.orders == ["b"]
 
+    @pytest.mark.parametrize("way", [add, flush])
+    def test_what_a_request_left_open_decides_about_no_later_one(
+        self, shop: Shop, new_engine: Callable[[], Engine], way: Callable[[Any], None]
+    ) -> None:
+        sessions = sessionmaker(new_engine())
+        shop.pusher.follow(sessions)
+        left: list[Session] = []
+
+        def first() -> None:
+            left.append(sessions())
+            way(left[-1])
+            shop.defer("first")
+
+        def second() -> None:
+            shop.place("b")
+            shop.session.commit()
+
+        assert shop.post(first) == []
+        assert shop.post(second) == shop.orders == ["b"]
+        left[-1].close()
+
+    def test_what_a_job_left_open_decides_about_no_later_one(
+        self, shop: Shop, new_engine: Callable[[], Engine]
+    ) -> None:
+        sessions = sessionmaker(new_engine())
+        shop.pusher.follow(sessions)
+        with shop.pusher.record_events() as events:
+            with shop.app.app_context():
+                left = sessions()
+                flush(left)
+                shop.defer("first")
+            with shop.app.app_context():
+                shop.place("b")
+                shop.session.commit()
+        assert [event.name for event in events] == shop.orders == ["b"]
+        left.close()
+
+    def test_one_that_began_in_the_context_around_a_request_decides(self, shop: Shop) -> None:
+        """A test suite's fixture pushes a context, and the request has the same session."""
+
+        def view() -> None:
+            shop.place("a")
+            shop.session.rollback()
+            shop.place("b")
+
+        with shop.app.app_context():
+            shop.session.execute(text("SELECT 1"))
+            assert shop.post(view) == []
+
 
 def test_the_service_gets_what_was_committed_and_nothing_else(
     app: Flask, api: Any, new_url: NewUrl
@@ -1256,6 +1320,24 @@ class TestThreads:
             shop.defer("b")
 
         assert shop.post(view) == ["b"]
+
+
+def test_rows_that_were_changed_make_an_event_no_dearer(shop: Shop) -> None:
+    shop.have(*map(str, range(1000)))
+
+    def seconds_of_a_loop() -> float:
+        start = time.thread_time()
+        for order in orders:
+            shop.defer(order.name)
+        return time.thread_time() - start
+
+    with shop.pusher.record_events(), shop.app.app_context():
+        orders = shop.session.scalars(select(Order)).all()
+        before = seconds_of_a_loop()
+        for order in orders:
+            order.state = "paid"
+        assert seconds_of_a_loop() < 4 * before
+        shop.session.rollback()
 
 
 def test_nothing_is_kept_of_a_session_that_is_over(shop: Shop) -> None:
