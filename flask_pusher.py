@@ -46,7 +46,7 @@ from flask import Flask, current_app, has_app_context
 from pusher.errors import PusherError
 from pusher.signature import sign
 
-from _flask_pusher import handlers, rules
+from _flask_pusher import handlers
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import Commands
 from _flask_pusher.client import Client
@@ -103,12 +103,9 @@ class Pusher:
         self.blueprint = make_blueprint(url_prefix, __name__)
         """The blueprint that holds the routes. What adds to it, as ``CORS(pusher.blueprint)``
         does, has to come before ``init_app``."""
-        self.webhooks = Webhooks()
+        self._handlers = handlers.Handlers()
+        self.webhooks = Webhooks(self._handlers)
         """Where handlers of webhooks are declared: see :class:`Webhooks`."""
-        self._auth = handlers.ChannelHandlers("@pusher.auth", rules.AUTHORISED)
-        self._channel_data = handlers.ChannelHandlers("@pusher.channel_data", (rules.PRESENCE,))
-        self._user_auth = handlers.Slot("@pusher.user_auth", keeps_the_first=True)
-        self._hand_over = handlers.Slot("@pusher.hand_over", keeps_the_first=True)
         self._recordings = Recordings()
         self._followed = Followed(places)
         if app is not None:
@@ -160,10 +157,11 @@ class Pusher:
                 settings.publisher,
                 self._recordings,
                 self._followed,
-                self._hand_over,
+                self._handlers.hand_over,
             ),
-            Authorisation(app, client, settings, self._auth, self._channel_data, self._user_auth),
-            WebhookViews(app, settings, self.webhooks),
+            self._handlers,
+            Authorisation(app, client, settings, self._handlers),
+            WebhookViews(app, settings, self._handlers),
             Templates(client, settings),
         )
         app.register_blueprint(self.blueprint, binding=binding)
@@ -172,8 +170,7 @@ class Pusher:
         app.cli.add_command(Commands("pusher", help=Commands.__doc__))
         app.extensions["pusher"] = client
         app.extensions["flask_pusher"] = binding
-        for slot in (self._auth.bare, self._channel_data.bare, *self.webhooks._groups.values()):
-            slot.is_served = True
+        self._handlers.serve()
 
     @property
     def client(self) -> Client:
@@ -204,12 +201,12 @@ class Pusher:
     # -- Who may subscribe, and who is there --
 
     @overload
-    def auth(self, handler: str) -> handlers.AuthDecorator: ...
+    def auth(self, pattern: str, /) -> handlers.AuthDecorator: ...
 
     @overload
-    def auth(self, handler: handlers.AuthHandler) -> handlers.AuthHandler: ...
+    def auth(self, handler: handlers.AuthHandler, /) -> handlers.AuthHandler: ...
 
-    def auth(self, handler: Any = None) -> Any:
+    def auth(self, pattern_or_handler: Any = None, /) -> Any:
         """Declare who may subscribe to private and presence channels.
 
         The handler is given the channel's name and the socket id, both text. It returns whether
@@ -240,15 +237,15 @@ class Pusher:
         .. versionchanged:: 4.0
             Patterns.
         """
-        return self._auth.declare(handler)
+        return self._handlers.auth.declare(pattern_or_handler)
 
     @overload
-    def channel_data(self, handler: str) -> handlers.DataDecorator: ...
+    def channel_data(self, pattern: str, /) -> handlers.DataDecorator: ...
 
     @overload
-    def channel_data(self, handler: handlers.DataHandler) -> handlers.DataHandler: ...
+    def channel_data(self, handler: handlers.DataHandler, /) -> handlers.DataHandler: ...
 
-    def channel_data(self, handler: Any = None) -> Any:
+    def channel_data(self, pattern_or_handler: Any = None, /) -> Any:
         """Declare what the members of a presence channel see of each other.
 
         The handler is called as that of :meth:`auth`, after it, and patterns work the same. It
@@ -270,9 +267,9 @@ class Pusher:
         .. versionchanged:: 4.0
             Patterns; ``user_info`` made of the other values; None.
         """
-        return self._channel_data.declare(handler)
+        return self._handlers.channel_data.declare(pattern_or_handler)
 
-    def user_auth(self, handler: handlers.UserHandler) -> handlers.UserHandler:
+    def user_auth(self, handler: handlers.UserHandler = handlers.NOTHING) -> handlers.UserHandler:
         """Declare who the user is, for ``pusher.signin()`` in the page.
 
         The handler is given the socket id. It returns a dict with ``id``, text or a number, and
@@ -290,7 +287,7 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        self._user_auth.declare(handler)
+        self._handlers.user_auth.declare(handler)
         return handler
 
     # -- Publishing --
@@ -369,7 +366,7 @@ class Pusher:
         """
         self._followed.follow(session)
 
-    def hand_over(self, handler: handlers.HandOver) -> handlers.HandOver:
+    def hand_over(self, handler: handlers.HandOver = handlers.NOTHING) -> handlers.HandOver:
         """Declare who takes deferred events in place of the publisher: a task queue.
 
         The function is called with a list of dicts, which JSON can carry, when the request has
@@ -387,7 +384,7 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        self._hand_over.declare(handler)
+        self._handlers.hand_over.declare(handler)
         return handler
 
     def publish(self, calls: Sequence[Mapping[str, Any]]) -> None:

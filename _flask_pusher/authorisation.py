@@ -1,13 +1,32 @@
-"""The two views that browsers ask: may this page subscribe, and who is its user."""
+"""The two views that browsers ask: may this page subscribe, and who is its user.
+
+What a handler's answer means, of ``auth``, ``channel_data`` and ``user_auth`` alike:
+
+=========================================  =====================================================
+it returned                                means
+=========================================  =====================================================
+``False``, ``None``, what is empty or 0    no
+what a view could answer with: text,       never consent. Of status 400 or more it is the answer;
+bytes, a dict, a list, a tuple, a          else 403, and a warning that says what to return. For
+response, an exception of Werkzeug's       ``channel_data`` and ``user_auth`` a dict is the data
+what has not run or is always true: a      an error, and never a grant
+coroutine, a function, a class, a query
+any other true object                      yes; for data, an error
+=========================================  =====================================================
+
+A ``LocalProxy`` is the object that it stands for. ``channel_data`` may give ``None`` and any dict.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+import json
+import logging
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
-from flask import Flask, abort, request
+from flask import Flask, abort, current_app, request, url_for
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
 from _flask_pusher import rules
@@ -16,114 +35,114 @@ from _flask_pusher.handlers import (
     ChannelHandlers,
     Found,
     Handler,
+    Handlers,
     Matcher,
-    Slot,
+    answer_in,
     finished,
+    is_refusal,
     name_of,
 )
 from _flask_pusher.settings import Settings
 
-if TYPE_CHECKING:
-    from flask.typing import ResponseReturnValue
-
-_PLAIN = (bool, dict, int, str, type(None))
-"""What handlers return most, and is neither a response nor unfinished."""
+FORBIDDEN = "This user may not do that."
+_A_DICT = "a dict, or None"
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+# The keys of what is answered are the protocol's, and no JSON provider's to change.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Authorisation:
     """What the two routes answer in one application."""
 
-    def __init__(
-        self,
-        app: Flask,
-        client: Client,
-        settings: Settings,
-        auth: ChannelHandlers,
-        channel_data: ChannelHandlers,
-        user_auth: Slot,
-    ) -> None:
+    def __init__(self, app: Flask, client: Client, settings: Settings, handlers: Handlers) -> None:
         self.app = app
         self.client = client
         self.max_channels = settings.auth_max_channels
-        self.declared = auth
-        self.auth_handlers = Matcher(auth, app)
-        self.data_handlers = Matcher(channel_data, app)
-        self.user_auth_slot = user_auth
+        self.handlers = handlers
+        self._matchers = {
+            declared: Matcher(declared, app) for declared in (handlers.auth, handlers.channel_data)
+        }
 
     # -- Channels --
 
-    def auth(self) -> ResponseReturnValue:
+    def auth(self) -> Response:
         """Authorise one channel, or the channels of a batch as pusher-js-auth sends it."""
-        if self.declared.bare.handler is None and not self.declared.patterns:
-            self._refuse("no @pusher.auth handler is declared.")
+        if self.handlers.auth.is_empty:
+            _forbid("no @pusher.auth handler is declared.")
         fields = _posted_fields()
         socket_id = _posted_socket_id(fields)
         if "channel_name" in fields:
             answer: Any = self._authorise(fields["channel_name"], socket_id)
         else:
             names = _posted_batch(fields, self.max_channels)
-            answer = {name: self._answer(name, socket_id) for name in names}
-        return self.app.json.response(answer)
+            answer = {name: self._part(name, socket_id) for name in names}
+        return self._answer(answer)
 
-    def _answer(self, channel: str, socket_id: str) -> dict[str, Any]:
+    def _answer(self, content: Any) -> Response:
+        return self.app.response_class(_to_json(content), mimetype="application/json")
+
+    def _part(self, channel: str, socket_id: str) -> dict[str, Any]:
         """One channel's part of the answer to a batch."""
         try:
             return {"status": 200, "data": self._authorise(channel, socket_id)}
         except HTTPException as refusal:
             return {"status": refusal.get_response().status_code}
+        except Exception as error:  # noqa: BLE001 - whatever the application handles
+            return {"status": self._status_of_handled(error, channel)}
+
+    def _status_of_handled(self, error: Exception, channel: str) -> int:
+        """The status that the application's error handler has for a handler's exception, if it is
+        a refusal's. Where there is no handler the exception is raised again, as a bug is."""
+        try:
+            response = self.app.make_response(self.app.handle_user_exception(error))
+        except HTTPException as failure:
+            raise RuntimeError("An error handler raised, where it should return.") from failure
+        status = response.status_code if is_refusal(response) else 403
+        _log(
+            f"{type(error).__name__} was raised for the channel {channel!r}, and its error handler"
+            f" answers with status {response.status_code}.",
+            logging.DEBUG if status == response.status_code else logging.WARNING,
+        )
+        return status
 
     def _authorise(self, channel: Any, socket_id: str) -> dict[str, str]:
         if not rules.is_channel_name(channel):
-            abort(
+            _reject(
                 400,
                 f"channel_name should be 1 to {rules.NAME_LENGTH} of the characters"
                 f" {rules.CHARACTERS}.",
+                channel,
             )
         if not rules.needs_authorisation(channel):
-            abort(404, "Only private and presence channels are authorised.")
+            _reject(404, "Only private and presence channels are authorised.", channel)
         if rules.is_encrypted(channel) and not self.client.can_encrypt:
-            abort(404, f"Encrypted channels need {MASTER_KEY}.")
-        found = self.auth_handlers.find(channel)
+            _reject(404, f"Encrypted channels need {MASTER_KEY}.", channel)
+        found = self._found(self.handlers.auth, channel)
         if found is None:
-            self._refuse(f"no @pusher.auth handler is for the channel {channel!r}.")
-        consent = self._call(found, channel, socket_id)
-        if consent is not True:
-            self._expect_consent(consent, found.handler, channel)
+            _forbid(f"no @pusher.auth handler is for the channel {channel!r}.")
+        self._ask(found, "True or False, as of bool(...)", channel, socket_id)
         channel_data = (
             self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
         )
         return self.client.sign_subscription(channel, socket_id, channel_data)
 
-    def _expect_consent(self, consent: Any, handler: Handler, channel: str) -> None:
-        if (
-            isinstance(consent, (Iterator, type, BaseException))
-            or inspect.isroutine(consent)  # a call is missing
-            or hasattr(consent, "add_done_callback")  # a future
-        ):
-            raise TypeError(
-                f"{name_of(handler)}() returned a {type(consent).__name__}, which is true whatever"
-                " is in it. Return True or False."
-            )
-        if not consent or _is_no_with_reason(consent):
-            forgotten = " Is a return missing?" if consent is None else ""
-            self._refuse(
-                f"{name_of(handler)}() returned {consent!r:.100} for the channel {channel!r}."
-                f"{forgotten}"
-            )
+    def _found(self, declared: ChannelHandlers, channel: str) -> Found | None:
+        matcher = self._matchers[declared]
+        if not matcher.is_of(declared):
+            matcher = self._matchers[declared] = Matcher(declared, self.app)
+        return matcher.find(channel)
 
     def _channel_data(self, channel: str, socket_id: str) -> dict[str, Any] | None:
         """What the members of a presence channel know of this one. None where the handler gives
         nothing: then the data of the signed-in user stand for the member."""
-        found = self.data_handlers.find(channel)
+        found = self._found(self.handlers.channel_data, channel)
         if found is None:
             return {"user_id": socket_id}
         handler = found.handler
-        returned = self._call(found, channel, socket_id)
-        if returned is None:
+        given = self._data(found, channel, socket_id)
+        if given is None:
             return None
-        given = _as_dict(returned, handler)
-        user_id = given.pop("user_id", None)
+        user_id, user_info = given.pop("user_id", None), given.pop("user_info", None)
         if user_id is None:
             user_id = socket_id
             if "id" in given:
@@ -132,95 +151,129 @@ class Authorisation:
                     " of its own. Is 'user_id' meant?",
                     name_of(handler),
                 )
-        data = {"user_id": _expect_id(user_id, "'user_id'", handler, _is_member_id), **given}
-        data["user_info"] = _expect_user_info(given.get("user_info", given), handler)
-        return data
+        return {
+            "user_id": _expect_id(user_id, "'user_id'", handler, _is_member_id),
+            **given,
+            "user_info": given if user_info is None else _expect_user_info(user_info, handler),
+        }
 
     # -- Users --
 
-    def user_auth(self) -> ResponseReturnValue:
+    def user_auth(self) -> Response:
         """Sign a user in."""
-        handler = self.user_auth_slot.handler
+        handler = self.handlers.user_auth.handler
         if handler is None:
-            self._refuse("no @pusher.user_auth handler is declared.")
-        socket_id = _posted_socket_id(_posted_fields())
-        returned = self._call(Found(handler, self.app.ensure_sync(handler), {}), socket_id)
-        if returned is None or returned is False:
-            self._refuse(f"{name_of(handler)}() returned {returned!r}, so there is no user.")
-        user = _as_dict(returned, handler)
+            _forbid("no @pusher.user_auth handler is declared.")
+        fields = _posted_fields()
+        socket_id = _posted_socket_id(fields)
+        if "channel_name" in fields:
+            _reject(
+                400, f"Here users sign in. Channels are authorised at {url_for('pusher.auth')}."
+            )
+        found = Found(handler, self.app.ensure_sync(handler), {})
+        user = self._data(found, socket_id)
+        if not user:
+            _forbid(f"{name_of(handler)}() returned {user!r}, so there is no user.")
         if "id" not in user:
             raise ValueError(
                 f"{name_of(handler)}() should return a dict with an 'id'; it has {list(user)!r:.300}."
             )
         user["id"] = _expect_id(user["id"], "'id'", handler, rules.is_user_id)
-        if "user_info" in user:
-            user["user_info"] = _expect_user_info(user["user_info"], handler)
-        if "watchlist" in user:
+        user_info, watchlist = user.pop("user_info", None), user.pop("watchlist", None)
+        if user_info is not None:
+            user["user_info"] = _expect_user_info(user_info, handler)
+        if watchlist is not None:
             user["watchlist"] = [
                 _expect_id(one, "each id of 'watchlist'", handler, rules.is_user_id)
-                for one in _expect_list(user["watchlist"], handler)
+                for one in _expect_list(watchlist, handler)
             ]
-        return self.app.json.response(self.client.authenticate_user(socket_id, user))
+        return self._answer(self.client.authenticate_user(socket_id, user))
 
     # -- Handlers --
 
-    def _call(self, found: Found, *arguments: str) -> Any:
-        """What a handler returned, unless that is what a view refuses with: then the request is
-        answered with it. A ``login_required`` around the handler may do so, or ``abort()``."""
+    def _data(self, found: Found, *arguments: str) -> dict[str, Any] | None:
+        """A copy of the data that a handler gives; None where it gives none."""
+        returned = self._ask(found, _A_DICT, *arguments)
+        if returned is None:
+            return None
+        if not _is_mapping(returned):
+            raise TypeError(
+                f"{name_of(found.handler)}() should return {_A_DICT}; it returned a"
+                f" {type(returned).__name__}."
+            )
+        return dict(returned)
+
+    def _ask(self, found: Found, wanted: str, *arguments: str) -> Any:
+        """What a handler returned, unless that refuses, by the table above."""
+        handler = found.handler
         try:
             returned = found.call(*arguments, **found.variables)
-        except HTTPException as refusal:
-            if refusal.get_response().status_code >= 400:
+        except HTTPException as refusal:  # abort()
+            returned = refusal.get_response()
+            if is_refusal(returned):
+                _log(f"{name_of(handler)}() aborted with status {returned.status_code}.")
                 raise
-            returned = refusal
-        if isinstance(returned, _PLAIN):
+        while isinstance(returned, LocalProxy):
+            returned = returned._get_current_object()
+        if returned is True or (wanted is _A_DICT and (returned is None or _is_mapping(returned))):
             return returned
-        status = None if _is_no_with_reason(returned) else _status_of_response(returned)
-        if status is not None:
-            if status >= 400:
-                abort(self.app.make_response(returned))
-            self._refuse(
-                f"{name_of(found.handler)}() returned a response of status {status}, which a browser"
-                " would take for an answer. Return the value itself."
+        if not returned:
+            forgotten = " Is a return missing?" if returned is None else ""
+            _forbid(
+                f"{name_of(handler)}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}"
             )
-        return finished(returned, found.handler)
+        if isinstance(returned, (Sequence, Response, HTTPException)) or _is_mapping(returned):
+            self._refuse_answer(returned, handler, wanted)
+        if _is_always_true(finished(returned, handler)):
+            raise TypeError(
+                f"{name_of(handler)}() returned a {type(returned).__name__}, which is true whatever"
+                f" is in it. Return {wanted}."
+            )
+        return returned
 
-    def _refuse(self, reason: str) -> NoReturn:
-        self.app.logger.debug("Refused at %s: %s", request.path, reason)
-        abort(403, "This user may not do that.")
-
-
-def _is_no_with_reason(returned: Any) -> bool:
-    """Whether this is ``(False, "why")``, which is true as every tuple is."""
-    first = returned[0] if type(returned) is tuple and returned else True
-    return first is False or first is None
-
-
-def _status_of_response(returned: Any) -> int | None:
-    """The status of what a view answers with; None for any other value."""
-    if isinstance(returned, Response):
-        return int(returned.status_code)
-    if isinstance(returned, HTTPException):
-        return int(returned.get_response().status_code)
-    # A named tuple may be a user, and a plain one any true value.
-    if type(returned) is tuple and 2 <= len(returned) <= 3:
-        status = returned[1]
-        if isinstance(status, str) and status[:3].isdecimal():
-            return int(status[:3])
-        if isinstance(status, int) and 100 <= status <= 599:
-            return int(status)
-        return _status_of_response(returned[0])
-    return None
+    def _refuse_answer(self, returned: Any, handler: Handler, wanted: str) -> NoReturn:
+        response = answer_in(returned, self.app)
+        if response is not None and is_refusal(response):
+            _log(f"{name_of(handler)}() returned status {response.status_code}.")
+            abort(response)
+        kind = (
+            f"response of status {response.status_code}" if response else type(returned).__name__
+        )
+        _forbid(
+            f"{name_of(handler)}() returned a {kind}. A view answers strangers with such a thing, so"
+            f" it is no consent. Return {wanted}.",
+            logging.WARNING,
+        )
 
 
-def _as_dict(returned: Any, handler: Handler) -> dict[str, Any]:
-    try:
-        return dict(returned)  # a mapping, or pairs as 3.0 took them
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{name_of(handler)}() should return a dict, or None; it returned a"
-            f" {type(returned).__name__}."
-        ) from None
+def _log(reason: str, level: int = logging.DEBUG) -> None:
+    current_app.logger.log(level, "Refused at %s: %s", request.path, reason)
+
+
+def _forbid(reason: str, level: int = logging.DEBUG) -> NoReturn:
+    """Refuse by a handler's word, which is for the log."""
+    _log(reason, level)
+    abort(403, FORBIDDEN)
+
+
+def _reject(status: int, reason: str, found: Any = None) -> NoReturn:
+    """Refuse for what was posted, and tell who posted it."""
+    _log(reason if found is None else f"{reason} It is {found!r:.100}.")
+    abort(status, reason)
+
+
+def _is_mapping(value: Any) -> bool:
+    """Whether ``dict()`` takes it by its keys: a database's rows may be no more than that."""
+    kind = type(value)
+    return issubclass(kind, Mapping) or (hasattr(kind, "keys") and hasattr(kind, "__getitem__"))
+
+
+def _is_always_true(value: Any) -> bool:
+    kind = type(value)
+    has_truth = hasattr(kind, "__len__") or hasattr(kind, "__bool__")
+    is_lazy = callable(value) or isinstance(value, (Iterable, AsyncIterable))
+    is_future = hasattr(kind, "add_done_callback")
+    return isinstance(value, (type, BaseException)) or is_future or (is_lazy and not has_truth)
 
 
 def _is_member_id(value: Any) -> bool:
@@ -262,8 +315,8 @@ def _expect_list(value: Any, handler: Handler) -> Iterable[Any]:
 def socket_id_of_request() -> str | None:
     """The calling socket: X-Socket-ID, else a form's or JSON body's ``socket_id``."""
     header = request.headers.get("X-Socket-ID")
-    if header is not None:
-        return header if rules.is_socket_id(header) else None
+    if rules.is_socket_id(header):
+        return header
     fields: Mapping[str, Any] | None = None
     try:
         if request.mimetype == _FORMS[0]:
@@ -293,9 +346,12 @@ def _posted_fields() -> Mapping[str, Any]:
     try:
         fields = request.form.to_dict() or _json_object()
     except OSError:  # its chunks are none, or it stopped coming
-        abort(400, "The body cannot be read.")
+        _reject(400, "The body cannot be read.")
+    except HTTPException as refusal:  # it is too long
+        _log(f"{refusal.description}")
+        raise
     if fields is None:
-        abort(
+        _reject(
             400,
             "The body should be a form, with the Content-Type application/x-www-form-urlencoded,"
             f" or a JSON object; the Content-Type is {request.mimetype or 'not given'!r:.100}.",
@@ -306,7 +362,7 @@ def _posted_fields() -> Mapping[str, Any]:
 def _posted_socket_id(fields: Mapping[str, Any]) -> str:
     socket_id = fields.get("socket_id")
     if not rules.is_socket_id(socket_id):
-        abort(
+        _reject(
             400,
             "socket_id should be two numbers joined by a dot, as Channels gave it, of at most"
             f" {rules.SOCKET_ID_DIGITS} digits each.",
@@ -323,9 +379,9 @@ def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
             break
         names.append(fields[field])
     else:
-        abort(413, f"At most {most} channels in one request.")
+        _reject(413, f"At most {most} channels in one request.")
     if not names or not names[0]:
-        abort(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
+        _reject(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
     if set(map(type, names)) != {str}:
-        abort(400, "Each channel_name should be text.")
+        _reject(400, "Each channel_name should be text.")
     return dict.fromkeys(names)

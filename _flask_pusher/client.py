@@ -273,7 +273,7 @@ class Client(_Official):
         if custom_data is None:
             answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
         else:
-            answer = super().authenticate(channel, socket_id, custom_data)  # type: ignore[misc]
+            answer = super().authenticate(channel, socket_id, Keys(custom_data))  # type: ignore[misc]
             refuse_nan(answer.get("channel_data", ""))
         if "shared_secret" in answer:
             answer["shared_secret"] = _text(answer["shared_secret"], "A shared secret")
@@ -290,7 +290,8 @@ class Client(_Official):
         :raises ValueError: for a socket id of another form, and data without an id or not JSON.
         """
         socket_id = expect_socket_id(socket_id)
-        answer: dict[str, str] = super().authenticate_user(socket_id, user_data)  # type: ignore[misc]
+        data = Keys(user_data) if isinstance(user_data, Mapping) else user_data
+        answer: dict[str, str] = super().authenticate_user(socket_id, data)  # type: ignore[misc]
         refuse_nan(answer["user_data"])
         return answer
 
@@ -581,6 +582,11 @@ def json_classes(app: flask.Flask) -> dict[str, Any]:
     }
 
 
+class Keys(dict):  # type: ignore[type-arg]
+    """A dict whose keys are the protocol's, whatever the provider does to keys. Its values are the
+    provider's."""
+
+
 class _Codec:
     """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's class, and for its
     instance: an application's JSON provider, which a copy keeps and a pickle leaves behind."""
@@ -599,6 +605,9 @@ class _Codec:
         return self if ensure_ascii else _Codec(self.app, ensure_ascii)
 
     def encode(self, value: Any) -> str:
+        if isinstance(value, Keys):
+            pairs = (f"{json.dumps(key)}: {self.encode(one)}" for key, one in value.items())
+            return f"{{{', '.join(pairs)}}}"
         provider = (self.app or flask).json  # unpickled, it is the current application's
         try:
             # Keys of two types cannot be sorted, and escapes count against an event's size.

@@ -83,22 +83,20 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
 
 
 def _show_handlers(binding: Binding) -> None:
-    authorisation, webhooks = binding.authorisation, binding.webhooks.webhooks
+    handlers = binding.handlers
     click.echo(f"\nWho may subscribe, asked at {_url('pusher.auth')}:")
-    _show_channel_handlers(authorisation.auth_handlers.declared, "nobody: declare @pusher.auth")
+    _show_channel_handlers(handlers.auth, "nobody: declare @pusher.auth")
     click.echo("What members see of each other:")
-    _show_channel_handlers(
-        authorisation.data_handlers.declared, "the socket id: declare @pusher.channel_data"
-    )
-    user_auth = authorisation.user_auth_slot.handler
+    _show_channel_handlers(handlers.channel_data, "the socket id: declare @pusher.channel_data")
+    user_auth = handlers.user_auth.handler
     click.echo(f"Who the user is, asked at {_url('pusher.user_auth')}:")
     click.echo(
         f"  {_named(user_auth) if user_auth else 'nobody signs in: declare @pusher.user_auth'}"
     )
     click.echo("Webhooks, every kind at one URL, or each group at its own:")
-    every = {name: handlers for name, handlers in webhooks._events.items() if handlers}
+    every = {name: [one for _, one in declared] for name, declared in handlers.events.items()}
     click.echo(f"  {_url('pusher.events')}")
-    for group, slot in webhooks._groups.items():
+    for group, slot in handlers.groups.items():
         heard = [slot.handler] if slot.handler else []
         for name in rules.WEBHOOK_GROUPS[group]:
             heard += every.get(name, ())
@@ -109,11 +107,11 @@ def _show_handlers(binding: Binding) -> None:
 
 
 def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
-    for text, handler in declared.patterns.values():
-        click.echo(f"  {text:36}  {_named(handler)}")
+    for pattern, handler in declared.patterns.values():
+        click.echo(f"  {pattern.text:36}  {_named(handler)}")
     if declared.bare.handler:
         click.echo(f"  {'(every other channel)':36}  {_named(declared.bare.handler)}")
-    elif not declared.patterns:
+    elif declared.is_empty:
         click.echo(f"  {without}")
 
 

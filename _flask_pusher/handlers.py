@@ -7,44 +7,56 @@ How a handler is declared:
 webhook groups that 3.0 had          replacing one when an application is served is warned about
 a pattern, the other webhook         one handler each; another one is a ``ValueError``
 groups, ``user_auth``, ``hand_over``
-``webhooks.event(name)``             any number, called in order
+``webhooks.event(name, pattern)``    any number, called in order
 ===================================  =======================================================
 
-The same object again is no second one. Two objects are never taken for one another.
+The same object again is no second one. Two objects are never taken for one another. A handler that
+cannot be called with what it is given, by place or by name, is a ``TypeError``.
 
 How a pattern matches: a variable reaches to the first place where what follows it in the pattern
 matches too: the text behind it, numbers, and the next variable that is none.
 ``private-<slug>-<int:id>`` finds the last number of ``private-my-shop-7``, and ``private-<a>-<b>``
 divides ``private-x-y-z`` into ``x`` and ``y-z``. A number is taken whole. No variable that was
 found is given up again, so that no channel's name makes a pattern slow.
+
+Which of several patterns is the most specific, in whatever order they are declared: the one with the
+longest text before its first variable; then the one with most text; then, variable by variable, the
+one with the narrower converter. From narrow to wide: ``any`` (10), ``uuid`` (20), ``int`` (50),
+``float`` (60), ``string`` with a length (90), the default and ``string`` (110), ``path`` (200). An
+application's own converter stands between them by its ``weight``, which is 100 unless it says
+otherwise.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from difflib import get_close_matches
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from flask import Flask
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import (
+    AnyConverter,
     BaseConverter,
     FloatConverter,
     IntegerConverter,
     Map,
+    PathConverter,
+    UnicodeConverter,
     UUIDConverter,
     ValidationError,
     parse_converter_args,
 )
+from werkzeug.wrappers import Response
 
 from _flask_pusher import rules
 from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate
-    from werkzeug.exceptions import HTTPException
-    from werkzeug.wrappers import Response
 
     # What handlers take and return. What they may return instead, a view refuses with.
     Refusal = Union["Response", "HTTPException", tuple[Any, int], tuple[Any, int, Any]]
@@ -60,6 +72,8 @@ if TYPE_CHECKING:
     PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
     PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
 
+    PatternEvent = TypeVar("PatternEvent", bound="Callable[Concatenate[dict[str, Any], ...], Any]")
+
     class AuthDecorator(Protocol):
         """Declares a handler that is also given its pattern's variables."""
 
@@ -70,8 +84,15 @@ if TYPE_CHECKING:
 
         def __call__(self, handler: PatternData, /) -> PatternData: ...
 
+    class EventDecorator(Protocol):
+        """Declares a handler that is also given its pattern's variables."""
+
+        def __call__(self, handler: PatternEvent, /) -> PatternEvent: ...
+
 
 Handler = Callable[..., Any]
+NOTHING: Any = None
+"""What a decorator is given that has parentheses around nothing. Its own error says so."""
 
 _VARIABLE = (  # compiled where a pattern is declared, and nowhere else
     r"<(?:(?P<converter>[A-Za-z_][A-Za-z0-9_]*)(?:\((?P<arguments>[^<>]*)\))?:)?"
@@ -79,19 +100,69 @@ _VARIABLE = (  # compiled where a pattern is declared, and nowhere else
 )
 _TEXT = ("default", "string")
 _NUMBERS = (IntegerConverter, FloatConverter, UUIDConverter)
+_WIDTHS = {
+    AnyConverter: 10,
+    UUIDConverter: 20,
+    IntegerConverter: 50,
+    FloatConverter: 60,
+    UnicodeConverter: 110,
+    PathConverter: 200,
+}
+_WIDTH_OF_A_LENGTH = 90
+_CHANNEL = ("channel_name", "socket_id")
+IN_3_0 = ("channel_existence", "presence", "client")
+
+
+class Handlers:
+    """What one extension was given: all its applications have it in common."""
+
+    def __init__(self) -> None:
+        self.auth = ChannelHandlers("@pusher.auth", rules.AUTHORISED)
+        self.channel_data = ChannelHandlers("@pusher.channel_data", (rules.PRESENCE,))
+        self.user_auth = Slot("@pusher.user_auth", ("socket_id",), keeps_the_first=True)
+        self.hand_over = Slot("@pusher.hand_over", ("calls",), keeps_the_first=True)
+        self.groups = {
+            group: Slot(f"@pusher.webhooks.{group}", (), keeps_the_first=group not in IN_3_0)
+            for group in rules.WEBHOOK_GROUPS
+        }
+        self.events: dict[str, tuple[tuple[Pattern | None, Handler], ...]] = {}
+        """Those of each webhook event, in order, with the channels that they are for."""
+        self.is_served = False
+
+    def serve(self) -> None:
+        """An application is given them: from now on a handler that is replaced was in use."""
+        self.is_served = True
+        for slot in (self.auth.bare, self.channel_data.bare, *self.groups.values()):
+            slot.is_served = True
+
+    def declare_event(self, name: str, pattern: Pattern | None, handler: Handler) -> None:
+        declared = self.events.get(name, ())
+        text = pattern and pattern.text
+        if any(other is handler and (to and to.text) == text for to, other in declared):
+            return
+        if self.is_served and _origin(handler) in (_origin(other) for _, other in declared):
+            warn(
+                f"{name_of(handler)}() is declared again for the webhook event {name!r} when an"
+                " application is served already. It is called beside the first one, for every"
+                " application of this Pusher. Declare it at module level."
+            )
+        self.events[name] = (*declared, (pattern, handler))
 
 
 class Slot:
-    """The place of one handler."""
+    """The place of one handler, which is called with these arguments."""
 
-    def __init__(self, decorator: str, *, keeps_the_first: bool) -> None:
+    def __init__(
+        self, decorator: str, arguments: tuple[str, ...], *, keeps_the_first: bool
+    ) -> None:
         self.decorator = decorator
+        self.arguments = arguments
         self.keeps_the_first = keeps_the_first
         self.is_served = False
         self.handler: Handler | None = None
 
     def declare(self, handler: Handler) -> None:
-        expect_callable(handler, self.decorator)
+        expect_handler(handler, self.decorator, self.arguments)
         if self.handler is not None and self.handler is not handler:
             if self.keeps_the_first:
                 raise declared_twice(self.decorator)
@@ -103,15 +174,43 @@ class Slot:
         self.handler = handler
 
 
-def expect_callable(handler: Any, decorator: str) -> None:
+def expect_handler(
+    handler: Any, decorator: str, arguments: tuple[str, ...], variables: Iterable[str] = ()
+) -> None:
+    """Let pass what can be called with the arguments by place and the variables by name, and what
+    does not say: a C function, a decorator's ``*args``.
+
+    :raises TypeError: for anything else.
+    """
     if not callable(handler):
+        hint = f" Write {decorator} above it, without parentheses." if handler is None else ""
         raise TypeError(
-            f"{decorator} is given a function; this is of type {type(handler).__name__}."
+            f"{decorator} is given a function; this is of type {type(handler).__name__}.{hint}"
         )
+    try:
+        # As it is called: what a decorator wraps may take more, and be given that by it.
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    named = {name: name for name in variables}
+    try:
+        for name, value in signature.bind(*arguments, **named).arguments.items():
+            if name != value and name in arguments and isinstance(value, str):
+                raise TypeError(f"it takes {name!r} where it is given {value!r}")
+    except TypeError as error:
+        given = ", ".join((*arguments, *(f"{name}=..." for name in named))) or "no argument"
+        raise TypeError(
+            f"{decorator}: {name_of(handler)}() is called with {given}: {error}."
+        ) from None
 
 
 def name_of(handler: Handler) -> str:
     return getattr(handler, "__qualname__", None) or type(handler).__qualname__
+
+
+def _origin(handler: Handler) -> tuple[str, Any]:
+    """Where a function is from: of two alike, a factory may have run twice. To warn of, no more."""
+    return name_of(handler), getattr(handler, "__code__", handler)
 
 
 def finished(returned: Any, handler: Handler) -> Any:
@@ -132,6 +231,21 @@ def finished(returned: Any, handler: Handler) -> Any:
     return returned
 
 
+def answer_in(returned: Any, app: Flask) -> Response | None:
+    """The response in what a handler returned, as Flask finds it in what a view returns: in a
+    response, an exception of Werkzeug's, or a tuple. None where there is none."""
+    if not isinstance(returned, (Response, HTTPException, tuple)):
+        return None
+    try:
+        return app.make_response(returned)
+    except (TypeError, ValueError):  # a row of a database, or (False, "why")
+        return None
+
+
+def is_refusal(response: Response | None) -> bool:
+    return response is not None and 400 <= response.status_code <= 599
+
+
 def declared_twice(decorator: str) -> ValueError:
     return ValueError(
         f"{decorator} is declared twice, and has one handler. Declare it at module level, where it"
@@ -142,98 +256,114 @@ def declared_twice(decorator: str) -> ValueError:
 class ChannelHandlers:
     """The handlers that one decorator was given: one without a pattern, and one for each."""
 
-    def __init__(self, decorator: str, prefixes: tuple[str, ...]) -> None:
+    def __init__(self, decorator: str, beginnings: tuple[str, ...]) -> None:
         self.decorator = decorator
-        self.prefixes = prefixes
-        self.bare = Slot(decorator, keeps_the_first=False)
-        self.patterns: dict[str, tuple[str, Handler]] = {}
-        """What each shape was declared as, and its handler. Replaced, and never changed."""
+        self.beginnings = beginnings
+        self.bare = Slot(decorator, _CHANNEL, keeps_the_first=False)
+        self.patterns: dict[str, tuple[Pattern, Handler]] = {}
+        """Each shape's pattern and handler. Replaced, and never changed."""
 
-    def declare(self, handler: Any) -> Any:
-        if isinstance(handler, str):
-            self._check(handler)
+    @property
+    def is_empty(self) -> bool:
+        return self.bare.handler is None and not self.patterns
 
-            def decorator(function: Handler) -> Handler:
-                self._declare_pattern(handler, function)
-                return function
+    def declare(self, pattern_or_handler: Any) -> Any:
+        if isinstance(pattern_or_handler, str):
+            pattern = Pattern(
+                pattern_or_handler,
+                f"{self.decorator}({pattern_or_handler!r})",
+                _CHANNEL,
+                self.beginnings,
+            )
+
+            def decorator(handler: Handler) -> Handler:
+                pattern.expect_handler(handler)
+                self._declare(pattern, handler)
+                return handler
 
             return decorator
-        if handler is None:
-            raise TypeError(
-                f"{self.decorator}() is given nothing. Write {self.decorator} without parentheses,"
-                f' or a pattern: {self.decorator}("{self.prefixes[-1]}room-<room>").'
-            )
-        self.bare.declare(handler)
-        return handler
+        self.bare.declare(pattern_or_handler)
+        return pattern_or_handler
 
-    def _declare_pattern(self, text: str, handler: Handler) -> None:
-        expect_callable(handler, self._declaration(text))
-        shape = _shape(text)
-        if shape not in self.patterns:
-            self.patterns = {**self.patterns, shape: (text, handler)}
-        elif self.patterns[shape][1] is not handler:
-            raise declared_twice(self._declaration(text))
+    def _declare(self, pattern: Pattern, handler: Handler) -> None:
+        if pattern.shape not in self.patterns:
+            self.patterns = {**self.patterns, pattern.shape: (pattern, handler)}
+        elif self.patterns[pattern.shape][1] is not handler:
+            raise declared_twice(pattern.declaration)
 
-    def _check(self, text: str) -> None:
-        if not text.startswith(self.prefixes):
+
+class Pattern:
+    """The form of some channels' names, as a decorator was given it.
+
+    :raises ValueError: for one that can match no channel.
+    """
+
+    def __init__(
+        self, text: str, declaration: str, arguments: tuple[str, ...], beginnings: tuple[str, ...]
+    ) -> None:
+        self.text = text
+        self.declaration = declaration
+        self.arguments = arguments
+        """What the handler is given beside the variables."""
+        self.variables = list(re.finditer(_VARIABLE, text))
+        if not text.startswith(beginnings):
             raise ValueError(
-                f"{self._declaration(text)} can match no channel that is asked about. Start the"
-                f" pattern with {' or '.join(self.prefixes)}."
+                f"{declaration} can match no channel that is asked about. Start the pattern with"
+                f" {' or '.join(beginnings)}."
             )
-        literal = re.sub(_VARIABLE, "", text)
-        if "<" in literal or ">" in literal:
+        shortest = re.sub(_VARIABLE, "x", text)
+        if "<" in shortest or ">" in shortest:
             raise ValueError(
-                f"{self._declaration(text)} is malformed: a variable is <name> or <converter:name>."
+                f"{declaration} is malformed: a variable is <name> or <converter:name>."
             )
-        if not rules.is_channel_name(literal):
+        if not rules.is_channel_name(shortest):
             raise ValueError(
-                f"{self._declaration(text)} can match no channel. A name has 1 to"
-                f" {rules.NAME_LENGTH} of the characters {rules.CHARACTERS}."
+                f"{declaration} can match no channel. A name has 1 to {rules.NAME_LENGTH} of the"
+                f" characters {rules.CHARACTERS}."
             )
-        names = [variable["name"] for variable in _variables(text)]
+        names = [variable["name"] for variable in self.variables]
         if len(set(names)) < len(names):
-            raise ValueError(f"{self._declaration(text)} is malformed: each name is used once.")
-        if not {"channel_name", "socket_id"}.isdisjoint(names):
+            raise ValueError(f"{declaration} is malformed: each name is used once.")
+        if not set(arguments).isdisjoint(names):
             raise ValueError(
-                f"{self._declaration(text)}: the handler is given channel_name and socket_id"
-                " already, name the variable otherwise."
+                f"{declaration}: the handler is given {' and '.join(arguments)} already, name the"
+                " variable otherwise."
             )
         known = Map.default_converters
-        if all((variable["converter"] or "default") in known for variable in _variables(text)):
-            self.compile(text, Map())  # the others are an application's own: init_app looks there
+        if all((variable["converter"] or "default") in known for variable in self.variables):
+            self.compile(Map())  # the others are an application's own: init_app looks there
 
-    def compile(self, text: str, url_map: Map) -> Compiled:
-        """What a pattern matches, with the converters of an application.
+    @property
+    def shape(self) -> str:
+        """The text without the variables' names: one shape matches the same channels."""
+
+        def without_name(variable: re.Match[str]) -> str:
+            converter = variable["converter"] or "default"
+            arguments = variable["arguments"] or ""
+            return f"<{'' if converter in _TEXT and not arguments else converter}({arguments})>"
+
+        return re.sub(_VARIABLE, without_name, self.text)
+
+    def expect_handler(self, handler: Any) -> None:
+        names = (variable["name"] for variable in self.variables)
+        expect_handler(handler, self.declaration, self.arguments, names)
+
+    def compile(self, url_map: Map) -> Compiled:
+        """What it matches, with the converters of an application.
 
         :raises LookupError: for a converter that the application does not have.
         """
         try:
-            return Compiled(text, url_map)
+            return Compiled(self, url_map)
         except LookupError as error:
+            near = get_close_matches(error.args[0], url_map.converters, n=1)
+            meant = f" Is {near[0]!r} meant?" if near else ""
             raise LookupError(
-                f"{self._declaration(text)}: there is no converter {error.args[0]!r}. Add it to"
+                f"{self.declaration}: there is no converter {error.args[0]!r}.{meant} Add it to"
                 " app.url_map.converters before init_app(app)."
             ) from None
         except (TypeError, ValueError, OverflowError, re.error) as error:
-            raise ValueError(f"{self._declaration(text)} is malformed: {error}.") from None
-
-    def _declaration(self, text: str) -> str:
-        return f"{self.decorator}({text!r})"
-
-
-def _variables(text: str) -> Iterator[re.Match[str]]:
-    return re.finditer(_VARIABLE, text)
-
-
-def _shape(text: str) -> str:
-    """A pattern without its variables' names: patterns of one shape match the same channels."""
-
-    def without_name(variable: re.Match[str]) -> str:
-        converter = variable["converter"] or "default"
-        arguments = variable["arguments"] or ""
-        return f"<{'' if converter in _TEXT and not arguments else converter}({arguments})>"
-
-    return re.sub(_VARIABLE, without_name, text)
+            raise ValueError(f"{self.declaration} is malformed: {error}.") from None
 
 
 # -- Matching -------------------------------------------------------------------------------------
@@ -242,20 +372,21 @@ def _shape(text: str) -> str:
 class Compiled:
     """A pattern for one application: what it matches, and how its variables are converted."""
 
-    def __init__(self, text: str, url_map: Map) -> None:
+    def __init__(self, pattern: Pattern, url_map: Map) -> None:
         self.converters: dict[str, BaseConverter] = {}
+        text, widths = pattern.text, []
         pieces: list[tuple[str, str]] = []  # each variable's name, and the literal text behind it
-        beginning, position = text.partition("<")[0], 0
-        for variable in _variables(text):
-            if pieces:
-                pieces[-1] = (pieces[-1][0], text[position : variable.start()])
-            position = variable.end()
-            self.converters[variable["name"]] = _converter(variable, url_map)
-            pieces.append((variable["name"], text[position:]))
-        expression = re.escape(beginning) + _expression(pieces, self.converters)
+        ends = [variable.start() for variable in pattern.variables[1:]] + [len(text)]
+        for variable, end in zip(pattern.variables, ends):
+            converter = _converter(variable, url_map)
+            self.converters[variable["name"]] = converter
+            widths.append(_width(converter, has_arguments=bool(variable["arguments"])))
+            pieces.append((variable["name"], text[variable.end() : end]))
+        self.beginning = text.partition("<")[0]
+        expression = re.escape(self.beginning) + _expression(pieces, self.converters)
         self.fullmatch = re.compile(expression).fullmatch
         literal = len(re.sub(_VARIABLE, "", text))
-        self.rank = (-literal, [converter.weight for converter in self.converters.values()])
+        self.rank = (-literal, widths, pattern.shape)
         """Sorts before the patterns of the same beginning that are less specific."""
 
     def match(self, channel: str) -> dict[str, Any] | None:
@@ -278,8 +409,23 @@ def _converter(variable: re.Match[str], url_map: Map) -> BaseConverter:
     return url_map.converters[name](url_map, *arguments, **options)
 
 
+def _width(converter: BaseConverter, has_arguments: bool) -> int:
+    if has_arguments and type(converter) is UnicodeConverter:
+        return _WIDTH_OF_A_LENGTH
+    return _WIDTHS.get(type(converter), converter.weight)
+
+
 def _expression(pieces: list[tuple[str, str]], converters: Mapping[str, BaseConverter]) -> str:
-    """A regular expression for the variables, from the first on, and the texts behind them."""
+    """A regular expression for the variables, from the first on, and the texts behind them.
+
+    Of ``private-<slug>-<int:id>`` the pieces are ``("slug", "-")`` and ``("id", "")``. With
+    ``(?>...)`` for what is found once, as Python 3.11 can write it, they become::
+
+        (?>  (?P<slug>[^/]{1,}?)-   (?=  (?>(?:[0-9]+))\\Z  )  )    slug: ahead are a number and the end
+        (?>  (?P<id>[0-9]+)         (?=  \\Z  )  )                   id: ahead is the end
+
+    so that in ``private-my-shop-7`` the slug goes on to the last dash, which a number follows.
+    """
     numbers = count()
 
     def once(expression: str) -> str:
@@ -329,8 +475,9 @@ class Found:
         self.variables = variables
 
 
-class _Table:
-    """What one application's channels find: made once from what is declared, and never changed.
+class Matcher:
+    """Finds the handler of a channel, with the converters of one application: made from what is
+    declared at one time, and never changed.
 
     The longest text that patterns have before their first variable is tried first, as Flask tries
     the literal parts of a path before the variable ones.
@@ -340,32 +487,23 @@ class _Table:
         self.patterns = declared.patterns
         self.bare = declared.bare.handler
         self.by_beginning: dict[str, list[tuple[Compiled, Handler, Handler]]] = {}
-        for text, handler in self.patterns.values():
-            compiled = declared.compile(text, app.url_map)
-            alike = self.by_beginning.setdefault(text.partition("<")[0], [])
+        for pattern, handler in self.patterns.values():
+            compiled = pattern.compile(app.url_map)
+            alike = self.by_beginning.setdefault(compiled.beginning, [])
             alike.append((compiled, handler, app.ensure_sync(handler)))
         for alike in self.by_beginning.values():
             alike.sort(key=lambda one: one[0].rank)
         self.lengths = sorted(set(map(len, self.by_beginning)), reverse=True)
         self.of_the_rest = Found(self.bare, app.ensure_sync(self.bare), {}) if self.bare else None
 
-
-class Matcher:
-    """Finds the handler of a channel, with the converters of one application."""
-
-    def __init__(self, declared: ChannelHandlers, app: Flask) -> None:
-        self.declared = declared
-        self.app = app
-        self._table = _Table(declared, app)
+    def is_of(self, declared: ChannelHandlers) -> bool:
+        """Whether nothing was declared since."""
+        return self.patterns is declared.patterns and self.bare is declared.bare.handler
 
     def find(self, channel: str) -> Found | None:
-        table = self._table
-        declared = self.declared
-        if table.patterns is not declared.patterns or table.bare is not declared.bare.handler:
-            table = self._table = _Table(declared, self.app)
-        for length in table.lengths:
-            for compiled, handler, call in table.by_beginning.get(channel[:length], ()):
+        for length in self.lengths:
+            for compiled, handler, call in self.by_beginning.get(channel[:length], ()):
                 variables = compiled.match(channel)
                 if variables is not None:
                     return Found(handler, call, variables)
-        return table.of_the_rest
+        return self.of_the_rest

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import Blueprint, Flask, Response, current_app, has_request_context, request
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    current_app,
+    has_request_context,
+    request,
+    request_finished,
+)
 from flask.blueprints import BlueprintSetupState
 
 from _flask_pusher import rules
-from _flask_pusher.authorisation import Authorisation
+from _flask_pusher.authorisation import FORBIDDEN, Authorisation
 from _flask_pusher.client import Client
+from _flask_pusher.handlers import Handlers
 from _flask_pusher.outbox import Outboxes
 from _flask_pusher.settings import Settings
 from _flask_pusher.templates import Templates
@@ -29,6 +39,7 @@ class Binding(NamedTuple):
     settings: Settings
     client: Client
     outboxes: Outboxes
+    handlers: Handlers
     authorisation: Authorisation
     webhooks: WebhookViews
     templates: Templates
@@ -68,24 +79,7 @@ def expect_application(app: Any, unknown: Mapping[str, Any]) -> None:
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
     blueprint = Blueprint("pusher", import_name, url_prefix=url_prefix)
     blueprint.record(_add_routes)
-    blueprint.after_request(_refuse_redirect)
     return blueprint
-
-
-def _refuse_redirect(response: Response) -> Response:
-    """An application may send whoever is not logged in to its login page, in an error handler or
-    before the request. Browsers follow that, and take the page for the answer."""
-    if 300 <= response.status_code < 400:
-        current_app.logger.debug(
-            "Refused at %s: the application redirects it, and pages would take what is there for an"
-            " answer.",
-            request.path,
-        )
-        # It keeps its other headers, such as those of CORS, which a page needs to see the status.
-        del response.headers["Location"]
-        response.status_code = 403
-        response.set_data("This user may not do that.")
-    return response
 
 
 def refuse_collisions(app: Flask) -> None:
@@ -128,9 +122,74 @@ def _add_routes(state: BlueprintSetupState) -> None:
         (f"/events/{group}", f"{group}_event", webhooks.view(group))
         for group in rules.WEBHOOK_GROUPS
     ]
-    for options in _hosts(state.app):
-        for path, endpoint, view in routes:
-            state.add_url_rule(path, endpoint, view, methods=["POST"], **options)
+    hosts = _hosts(state.app)
+    for path, endpoint, view in routes:
+        noted = _noted(view)
+        for options in hosts:
+            state.add_url_rule(path, endpoint, noted, methods=["POST"], **options)
+    request_finished.connect(_expect_our_answer, state.app)
+
+
+# -- Whose answer it is ---------------------------------------------------------------------------
+
+# A browser takes whatever comes with a status of success for its authorisation, and a service for
+# a delivery. An application may answer in our place, before the view or after it: a login page, a
+# redirect to https, an error handler that names no status. One rule for all of them: only the very
+# response that the view gave is a success.
+
+_ANSWER = "flask_pusher.answer"
+_FOR_PAGES = ("pusher.auth", "pusher.user_auth")
+_FOR_SERVICES = ("pusher.events", *(f"pusher.{group}_event" for group in rules.WEBHOOK_GROUPS))
+
+
+def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[[], Response]:
+    """The view, which leaves word that it was asked, and of its answer."""
+
+    def noted() -> Response:
+        request.environ[_ANSWER] = None
+        answer = request.environ[_ANSWER] = current_app.make_response(view())
+        return answer
+
+    return noted
+
+
+def _expect_our_answer(app: Flask, response: Response, **_more: Any) -> None:
+    """Refuse where the response is another's success, and say so. Nothing comes after this."""
+    endpoint, environ, status = request.endpoint, request.environ, response.status_code
+    is_for_page, was_asked = endpoint in _FOR_PAGES, _ANSWER in environ
+    if not is_for_page and endpoint not in _FOR_SERVICES:
+        return
+    if response is environ.get(_ANSWER) or request.method == "OPTIONS":
+        return
+    if was_asked and status >= 400:  # the reason is logged where it was found
+        return
+    to = response.headers.get("Location", "").partition("?")[0]
+    who = "an error handler or after_request function" if was_asked else "before_request, say,"
+    happened = f"{who} of the application {f'redirects it to {to:.200}' if to else 'answers it'}"
+    happened += f" with status {status}"
+    is_slip = status < 400 or not is_for_page or (status == 400 and "csrf" in app.extensions)
+    app.logger.log(
+        logging.WARNING if is_slip else logging.DEBUG,
+        "Refused at %s: %s. Let it spare the routes of pusher.blueprint; if it is CSRF protection:"
+        " csrf.exempt(pusher.blueprint).",
+        request.path,
+        happened,
+    )
+    if is_for_page and status < 400:
+        _replace(response, 403, FORBIDDEN)
+    elif status < 300:
+        _replace(response, 503, f"This webhook was not delivered: {happened}.")
+
+
+def _replace(response: Response, status: int, text: str) -> None:
+    """Other headers stay, such as those of CORS, without which a page cannot see the status."""
+    if hasattr(response.response, "close"):  # a file that would have been sent
+        response.response.close()
+    for header in ("Location", "Content-Encoding"):
+        response.headers.pop(header, None)
+    response.direct_passthrough = False
+    response.status_code, response.mimetype = status, "text/plain"
+    response.set_data(text)
 
 
 # The routes are at every host that the application answers at, so that a page asks its own.

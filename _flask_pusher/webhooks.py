@@ -5,24 +5,39 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from flask import Flask, abort, request
 from werkzeug.exceptions import BadRequest
 
 from _flask_pusher import rules
-from _flask_pusher.handlers import Handler, Slot, expect_callable, finished
+from _flask_pusher.handlers import (
+    IN_3_0,
+    NOTHING,
+    Compiled,
+    Handler,
+    Handlers,
+    Pattern,
+    answer_in,
+    expect_handler,
+    finished,
+    is_refusal,
+    name_of,
+)
 from _flask_pusher.settings import Settings
 from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
+    from _flask_pusher.handlers import EventDecorator
+
 G = TypeVar("G", bound=Callable[[], Any])
 E = TypeVar("E", bound="Callable[[dict[str, Any]], Any]")
-
-_IN_3_0 = ("channel_existence", "presence", "client")
+_EVENT = ("event",)
 
 
 class Webhooks:
@@ -39,29 +54,25 @@ class Webhooks:
     again what was not answered by a 2xx status, so an event may come more than once.
     """
 
-    def __init__(self) -> None:
-        self._groups = {
-            group: Slot(f"@pusher.webhooks.{group}", keeps_the_first=group not in _IN_3_0)
-            for group in rules.WEBHOOK_GROUPS
-        }
-        self._events: dict[str, tuple[Handler, ...]] = {}
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
 
-    def channel_existence(self, handler: G) -> G:
+    def channel_existence(self, handler: G = NOTHING) -> G:
         """At ``/events/channel_existence``: ``channel_occupied`` and ``channel_vacated``, each
         with ``channel``, when a channel gets its first subscriber and loses its last."""
         return self._declare("channel_existence", handler)
 
-    def presence(self, handler: G) -> G:
+    def presence(self, handler: G = NOTHING) -> G:
         """At ``/events/presence``: ``member_added`` and ``member_removed``, each with ``channel``
         and ``user_id``."""
         return self._declare("presence", handler)
 
-    def client(self, handler: G) -> G:
+    def client(self, handler: G = NOTHING) -> G:
         """At ``/events/client``: ``client_event``, with ``channel``, ``event``, ``data``,
         ``socket_id`` and, on presence channels, ``user_id``."""
         return self._declare("client", handler)
 
-    def cache(self, handler: G) -> G:
+    def cache(self, handler: G = NOTHING) -> G:
         """At ``/events/cache``: ``cache_miss``, with ``channel``, when someone subscribes to a
         cache channel that holds no event.
 
@@ -69,7 +80,7 @@ class Webhooks:
         """
         return self._declare("cache", handler)
 
-    def subscription_count(self, handler: G) -> G:
+    def subscription_count(self, handler: G = NOTHING) -> G:
         """At ``/events/subscription_count``: ``subscription_count``, with ``channel`` and
         ``subscription_count``, a number.
 
@@ -78,29 +89,52 @@ class Webhooks:
         return self._declare("subscription_count", handler)
 
     def _declare(self, group: str, handler: G) -> G:
-        self._groups[group].declare(handler)
+        self._handlers.groups[group].declare(handler)
         return handler
 
-    def event(self, name: str) -> Callable[[E], E]:
+    @overload
+    def event(self, name: str) -> Callable[[E], E]: ...
+
+    @overload
+    def event(self, name: str, pattern: str) -> EventDecorator: ...
+
+    def event(self, name: str, pattern: str | None = None) -> Any:
         """Declare a handler of every event of one name; there may be several of the same name::
 
             @pusher.webhooks.event("member_added")
             def arrived(event):
                 print(event["user_id"], "joined", event["channel"])
 
+        With a pattern it is called for the channels that match, whatever other handlers there are,
+        and is given the variables too, by name. Patterns are those of ``@pusher.auth``, of any
+        kind of channel::
+
+            @pusher.webhooks.event("member_added", "presence-board-<int:board_id>")
+            def joined(event, board_id):
+                print(event["user_id"], "joined board", board_id)
+
         A name that is none of Channels' is allowed, and warned about where it is nearly one.
+
+        :raises ValueError: for a pattern that can match no channel.
+        :raises TypeError: for a handler that takes something else.
 
         .. versionadded:: 4.0
         """
         if not isinstance(name, str):
             raise TypeError('Name the event: @pusher.webhooks.event("member_added")')
         _warn_of_near_miss(name)
+        declaration = f"@pusher.webhooks.event({name!r})"
+        channels = None
+        if pattern is not None:
+            declaration = f"@pusher.webhooks.event({name!r}, {pattern!r})"
+            channels = Pattern(pattern, declaration, _EVENT, ("",))
 
-        def decorator(handler: E) -> E:
-            expect_callable(handler, f"@pusher.webhooks.event({name!r})")
-            handlers = self._events.get(name, ())
-            if not any(other is handler for other in handlers):
-                self._events[name] = (*handlers, handler)
+        def decorator(handler: Handler) -> Handler:
+            if channels:
+                channels.expect_handler(handler)
+            else:
+                expect_handler(handler, declaration, _EVENT)
+            self._handlers.declare_event(name, channels, handler)
             return handler
 
         return decorator
@@ -114,22 +148,23 @@ class Webhooks:
 
 
 def _warn_of_near_miss(name: str) -> None:
-    if name in rules.WEBHOOK_EVENTS:
-        return
-    from difflib import get_close_matches
-
-    for known in get_close_matches(name, rules.WEBHOOK_EVENTS, n=1, cutoff=0.75):
-        warn(f"Channels sends no webhook event {name!r}. Is {known!r} meant?")
+    if name not in rules.WEBHOOK_EVENTS:
+        for known in get_close_matches(name, rules.WEBHOOK_EVENTS, n=1, cutoff=0.75):
+            warn(f"Channels sends no webhook event {name!r}. Is {known!r} meant?")
 
 
 class WebhookViews:
     """What the webhook routes answer in one application."""
 
-    def __init__(self, app: Flask, settings: Settings, webhooks: Webhooks) -> None:
+    def __init__(self, app: Flask, settings: Settings, handlers: Handlers) -> None:
         self.app = app
         self.tokens = settings.tokens
         self.max_age = settings.webhook_max_age
-        self.webhooks = webhooks
+        self.handlers = handlers
+        self._compiled: dict[Pattern, Compiled] = {}
+        for declared in handlers.events.values():
+            for pattern, _ in declared:
+                self._variables(pattern, {})
 
     def view(self, group: str | None) -> Callable[[], ResponseReturnValue]:
         """The view of a group's route; None: of the one for all."""
@@ -138,36 +173,54 @@ class WebhookViews:
             if not self._serves(group):
                 self.app.logger.debug("No handler is declared for webhooks at %s.", request.path)
                 abort(404, "This application handles no webhooks here.")
-            events = self._verified_events()
+            events = self._verified_events(group)
             # All are known before the first runs, which may change what it is given.
-            for handler, arguments in list(self._calls(group, events)):
-                finished(self.app.ensure_sync(handler)(*arguments), handler)
+            for handler, arguments, variables in list(self._calls(group, events)):
+                returned = self.app.ensure_sync(handler)(*arguments, **variables)
+                response = answer_in(finished(returned, handler), self.app)
+                if response and is_refusal(response):
+                    status = response.status_code
+                    self.app.logger.debug("%s() refused a webhook: %s.", name_of(handler), status)
+                    abort(response)
             return "OK"
 
         return webhook
 
     def _serves(self, group: str | None) -> bool:
-        slots = self.webhooks._groups
-        if self.webhooks._events:
+        if self.handlers.events:
             return True
-        return any(slot.handler for name, slot in slots.items() if group in (None, name))
+        groups = self.handlers.groups
+        return any(slot.handler for name, slot in groups.items() if group in (None, name))
 
     def _calls(
         self, group: str | None, events: list[dict[str, Any]]
-    ) -> Iterator[tuple[Handler, tuple[dict[str, Any], ...]]]:
+    ) -> Iterator[tuple[Handler, tuple[dict[str, Any], ...], dict[str, Any]]]:
         """What is to be called for a webhook on the route of a group, or on the one of all."""
         names = {event["name"] for event in events}
-        for candidate, slot in self.webhooks._groups.items():
+        for candidate, slot in self.handlers.groups.items():
             is_asked = candidate == group or (
                 group is None and names.intersection(rules.WEBHOOK_GROUPS[candidate])
             )
             if slot.handler and is_asked:
-                yield slot.handler, ()
+                yield slot.handler, (), {}
         for event in events:
-            for handler in self.webhooks._events.get(event["name"], ()):
-                yield handler, (dict(event),)
+            for pattern, handler in self.handlers.events.get(event["name"], ()):
+                variables = self._variables(pattern, event)
+                if variables is not None:
+                    yield handler, (dict(event),), variables
 
-    def _verified_events(self) -> list[dict[str, Any]]:
+    def _variables(
+        self, pattern: Pattern | None, event: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """What a handler's pattern finds in an event's channel; None where it does not match."""
+        if pattern is None:
+            return {}
+        if pattern not in self._compiled:
+            self._compiled[pattern] = pattern.compile(self.app.url_map)
+        channel: Any = event.get("channel")
+        return self._compiled[pattern].match(channel) if rules.is_channel_name(channel) else None
+
+    def _verified_events(self, group: str | None) -> list[dict[str, Any]]:
         secret = self._secret()
         try:
             body = request.get_data()
@@ -179,9 +232,13 @@ class WebhookViews:
             content = request.get_json(force=True)
         except (BadRequest, RecursionError):
             content = None
-        events = content.get("events", []) if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            self._refuse(400, "its body is no JSON object")
+        # Tests that were written for 3.0 send none to its routes, and no name of an event's either.
+        is_of_3_0 = group in IN_3_0 and "name" not in content
+        events = content.get("events", [] if is_of_3_0 else None)
         if not isinstance(events, list) or not all(map(_is_event, events)):
-            self._refuse(400, "its body is not that of a webhook")
+            self._refuse(400, "its body has no list of events with a name each")
         self._expect_recent(content.get("time_ms", _now_ms()))
         return events
 
@@ -208,6 +265,9 @@ class WebhookViews:
         return found.encode(errors="replace")
 
     def _expect_recent(self, time_ms: Any) -> None:
+        if isinstance(time_ms, str):  # as some servers send it
+            with suppress(ValueError):
+                time_ms = float(time_ms)
         if isinstance(time_ms, bool) or not isinstance(time_ms, (int, float, Decimal)):
             self._refuse(400, "its time_ms is not a number")
         if self.max_age is None:

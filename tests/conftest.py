@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import sys
 import threading
 import time
@@ -59,6 +60,13 @@ def pusher(app: Flask) -> Pusher:
 @pytest.fixture
 def browser(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def reasons(app: Flask, caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What is logged at DEBUG, as ``flask run --debug`` shows it."""
+    with caplog.at_level(logging.DEBUG, logger=app.logger.name):
+        yield caplog
 
 
 @pytest.fixture(name="sign")

@@ -441,7 +441,7 @@ class TestJson:
             "/pusher/auth", json={"socket_id": "1.2", "channel_name": "presence-x"}
         )
         data = answer.get_json()["channel_data"]
-        assert data == '{"user_id":"7","of":"<Amount>","user_info":{"of":"<Amount>"}}'
+        assert data == '{"user_id": "7", "of": "<Amount>", "user_info": {"of":"<Amount>"}}'
 
     def test_a_json_encoder_as_before_flask_2_3_is_used(self, app: Flask, api: Any) -> None:
         app.json_encoder = LegacyEncoder  # type: ignore[attr-defined]

@@ -127,7 +127,7 @@ class TestCheck:
         assert output.count("(no handler)") == 5
 
     def test_a_handler_without_a_name_is_shown_as_it_is(self, app: Flask, run: Run) -> None:
-        Pusher(app).auth(partial(may_subscribe, "news"))
+        Pusher(app).auth(partial(may_subscribe))
         assert (
             "(every other channel)                 functools.partial(<fun" in run("check").output
         )
@@ -267,7 +267,7 @@ class TestProbe:
     def test_an_application_with_other_credentials_is_told(
         self, app: Flask, api: Any, make_app: MakeApp, url: str
     ) -> None:
-        app.extensions["flask_pusher"].webhooks.webhooks.presence(on_presence)
+        app.extensions["flask_pusher"].handlers.groups["presence"].declare(on_presence)
         other = make_app(Pusher(), **{**api.config, "PUSHER_SECRET": "another"})
         result = other.test_cli_runner().invoke(
             args=["pusher", "check", "--webhooks", f"{url}/pusher/events"]

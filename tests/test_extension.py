@@ -47,7 +47,7 @@ def test_handlers_may_be_declared_after_the_first_request(
 
 
 def test_decorators_return_the_function_unchanged(pusher: Pusher) -> None:
-    def handler(*args: object) -> Any: ...
+    def handler(*args: object, **variables: object) -> Any: ...
 
     assert pusher.auth(handler) is handler
     assert pusher.auth("private-<x>")(handler) is handler

@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.routing import BaseConverter, Map, UnicodeConverter, ValidationError
 
-from _flask_pusher.handlers import ChannelHandlers, Compiled
+from _flask_pusher.handlers import Compiled, Pattern
 from flask_pusher import Pusher
 
 MakeApp = Callable[..., Flask]
@@ -305,8 +305,8 @@ CONVERTERS = {
 
 
 def compiled(pattern: str) -> Compiled:
-    handlers = ChannelHandlers("@pusher.auth", ("private-", "presence-"))
-    return handlers.compile(pattern, Map(converters=CONVERTERS))
+    declared = Pattern(pattern, f"@pusher.auth({pattern!r})", (), ("private-",))
+    return declared.compile(Map(converters=CONVERTERS))
 
 
 @pytest.mark.parametrize(
@@ -462,9 +462,16 @@ def test_two_objects_are_two_handlers_whatever_their_code(
     pusher.auth("private-<x>")(one)
     with pytest.raises(ValueError, match=r"@pusher\.auth\('private-<x>'\) is declared twice"):
         pusher.auth("private-<x>")(other)
-    pusher.user_auth(one)
+    pusher.channel_data("presence-<x>")(one)
+    with pytest.raises(ValueError, match=r"\('presence-<x>'\) is declared twice"):
+        pusher.channel_data("presence-<x>")(other)
+
+
+def test_a_second_handler_of_users_is_an_error() -> None:
+    pusher = Pusher()
+    pusher.user_auth(lambda socket_id: None)
     with pytest.raises(ValueError, match=r"@pusher\.user_auth is declared twice"):
-        pusher.user_auth(other)
+        pusher.user_auth(lambda socket_id: None)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -477,8 +484,7 @@ def test_the_same_object_again_is_no_second_handler(
         assert pusher.auth("private-<x>")(handler) is handler
         assert pusher.auth(handler) is handler
         assert pusher.channel_data(handler) is handler
-        assert pusher.user_auth(handler) is handler
-    assert len(pusher._auth.patterns) == 1
+    assert len(pusher._handlers.auth.patterns) == 1
 
 
 def test_a_stricter_handler_is_not_replaced_by_a_laxer_one(
@@ -513,7 +519,7 @@ def test_the_decorators_of_3_0_take_the_last_handler(decorator: str) -> None:
         for _time in range(2):
             handler = allow("guest")
             getattr(pusher, decorator)(handler)
-    assert getattr(pusher, f"_{decorator}").bare.handler is handler
+    assert getattr(pusher._handlers, decorator).bare.handler is handler
 
 
 def test_replacing_a_handler_that_is_asked_already_is_warned_about_there(
@@ -533,7 +539,7 @@ def test_replacing_a_handler_that_is_asked_already_is_warned_about_there(
 
 @pytest.mark.parametrize("decorator", ["auth", "channel_data"])
 def test_parentheses_around_nothing_are_an_error_that_says_what_to_write(decorator: str) -> None:
-    with pytest.raises(TypeError, match=rf"Write @pusher\.{decorator} without parentheses, or a"):
+    with pytest.raises(TypeError, match=rf"Write @pusher\.{decorator} above it, without"):
         getattr(Pusher(), decorator)()
 
 

@@ -86,10 +86,13 @@ def test_an_application_that_redirects_to_its_login_page_refuses(
     app.logger.setLevel(logging.DEBUG)
     pusher.auth(refuse)
     pusher.user_auth(refuse)
-    answer = app.test_client().post(path, data=FORM)
+    form = FORM if path == "/pusher/auth" else {"socket_id": "1.1"}
+    answer = app.test_client().post(path, data=form)
     assert answer.status_code == 403
     assert "Location" not in answer.headers
-    assert f"Refused at {path}: the application redirects it" in caplog.text
+    (told,) = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert told.getMessage().startswith(f"Refused at {path}: ")
+    assert "of the application redirects it to /login with status 302" in told.getMessage()
 
 
 def test_a_redirect_that_is_refused_keeps_its_other_headers() -> None:
@@ -149,6 +152,60 @@ class TestHostMatching:
         with app.app_context():
             url = url_for("pusher.auth", _pusher_host="shop.example")
         assert url == "http://shop.example/pusher/auth"
+
+
+class TestEveryHost:
+    """Whatever host a page is of, it asks its own."""
+
+    def check(self, app: Flask, bases: list[str]) -> None:
+        extension = Pusher()
+        extension.auth(lambda channel_name, socket_id: "open" in channel_name)
+        extension.user_auth(lambda socket_id: {"id": 7})
+        told: list[str] = []
+        extension.webhooks.cache(lambda: told.append("cache"))
+        extension.init_app(app)
+        browser = app.test_client()
+        for base in bases:
+            fields = {"socket_id": "1.1", "channel_name": "private-open"}
+            assert browser.post("/pusher/auth", base, data=fields).status_code == 200
+            del fields["channel_name"]
+            assert browser.post("/pusher/user-auth", base, data=fields).status_code == 200
+            body = '{"events": []}'
+            with app.app_context():
+                headers = extension.sign_webhook(body)
+            for path in ("/pusher/events", "/pusher/events/cache"):
+                answer = browser.post(path, base, data=body, headers=headers)
+                assert answer.status_code == 200
+            with app.test_request_context("/", base):
+                assert url_for("pusher.auth") == "/pusher/auth"
+                context: dict[str, Any] = {}
+                app.update_template_context(context)
+                options = context["pusher_options"]()
+            assert options["channelAuthorization"]["endpoint"] == "/pusher/auth"
+            assert options["userAuthentication"]["endpoint"] == "/pusher/user-auth"
+        assert told == ["cache"] * len(bases)
+
+    def test_under_host_matching(self) -> None:
+        app = Flask("hosts", host_matching=True, static_host="static.example")
+        app.config.update(CREDENTIALS)
+        self.check(app, ["http://a.example", "http://b.example:8080", "http://static.example"])
+
+    def test_under_subdomain_matching(self) -> None:
+        app = Flask("subdomains", subdomain_matching=True)
+        app.config.update(CREDENTIALS, SERVER_NAME="a.example")
+        self.check(app, ["http://a.example", "http://shop.a.example"])
+
+    def test_with_a_server_name_only(self) -> None:
+        app = Flask("server_name")
+        app.config.update(CREDENTIALS, SERVER_NAME="a.example")
+        self.check(app, ["http://a.example"])
+
+    def test_the_applications_own_routes_are_given_what_they_were(self) -> None:
+        app = Flask("hosts", host_matching=True, static_host="static.example")
+        app.config.update(CREDENTIALS)
+        Pusher(app)
+        app.add_url_rule("/<x>", "own", lambda x, host: f"{x} {host}", host="<host>")
+        assert app.test_client().get("/a", "http://b.example").text == "a b.example"
 
 
 class TestSubdomains:

@@ -12,9 +12,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, abort, request
+from flask import Flask, Response, abort, request
 from flask.json.provider import DefaultJSONProvider
 from flask.testing import FlaskClient
+from werkzeug.exceptions import ServiceUnavailable
 
 from flask_pusher import Pusher
 
@@ -402,11 +403,39 @@ class TestWhoIsTold:
         assert post_webhook("/pusher/events/cache", body).status_code == 200
         assert told == [body["events"], body["events"][0]]
 
-    def test_what_a_handler_returns_is_no_matter(
-        self, pusher: Pusher, post_webhook: PostWebhook
+    @pytest.mark.parametrize(
+        "returned", [None, False, "no", {"status": 500}, ("yes", 200), Response("yes"), (7, 500)]
+    )
+    def test_what_a_handler_returns_is_no_matter_unless_it_refuses(
+        self, pusher: Pusher, post_webhook: PostWebhook, returned: Any
     ) -> None:
-        pusher.webhooks.cache(lambda: ("no", 500))
-        assert post_webhook("/pusher/events/cache", webhook()).status_code == 200
+        pusher.webhooks.cache(lambda: returned)
+        pusher.webhooks.event("cache_miss")(lambda event: returned)
+        assert post_webhook("/pusher/events/cache", webhook("cache_miss")).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("returned", "status"),
+        [
+            (("later", 503), 503),
+            (("later", "500 Oh"), 500),
+            (Response("no", 400), 400),
+            (({"a": 1}, 409, {"X-Reason": "none"}), 409),
+            (ServiceUnavailable(), 503),
+        ],
+    )
+    def test_a_handler_that_returns_a_refusal_makes_channels_send_again(
+        self,
+        pusher: Pusher,
+        post_webhook: PostWebhook,
+        reasons: pytest.LogCaptureFixture,
+        returned: Any,
+        status: int,
+    ) -> None:
+        pusher.webhooks.presence(lambda: returned)
+        pusher.webhooks.event("cache_miss")(lambda event: returned)
+        assert post_webhook("/pusher/events/presence", webhook()).status_code == status
+        assert post_webhook("/pusher/events", webhook("cache_miss")).status_code == status
+        assert reasons.text.count(f"<lambda>() refused a webhook: {status}.") == 2
 
     def test_a_handler_may_answer_with_a_status_of_its_own(
         self, pusher: Pusher, post_webhook: PostWebhook
@@ -535,8 +564,9 @@ class TestDeclarations:
             pusher.webhooks.presense  # type: ignore[attr-defined] # noqa: B018
 
     def test_handlers_in_one_decorator_are_not_one(
-        self, pusher: Pusher, post_webhook: PostWebhook
+        self, app: Flask, post_webhook: PostWebhook
     ) -> None:
+        pusher = Pusher()
         told: list[str] = []
 
         def plain(handler: Callable[..., Any]) -> Callable[..., Any]:
@@ -544,12 +574,14 @@ class TestDeclarations:
 
         pusher.webhooks.event("cache_miss")(plain(lambda event: told.append("one")))
         pusher.webhooks.event("cache_miss")(plain(lambda event: told.append("two")))
+        pusher.init_app(app)
         post_webhook("/pusher/events", webhook("cache_miss"))
         assert told == ["one", "two"]
 
     def test_methods_of_two_objects_are_not_one(
-        self, pusher: Pusher, post_webhook: PostWebhook
+        self, app: Flask, post_webhook: PostWebhook
     ) -> None:
+        pusher = Pusher()
         logs: tuple[list[Any], list[Any]] = ([], [])
         for log in logs:
             pusher.webhooks.event("cache_miss")(log.append)
@@ -563,13 +595,15 @@ class TestDeclarations:
         counters = Counter(), Counter()
         for counter in counters:
             pusher.webhooks.event("cache_miss")(counter.add)
+        pusher.init_app(app)
         post_webhook("/pusher/events", webhook("cache_miss"))
         assert [len(log) for log in logs] == [1, 1]
         assert [counter.count for counter in counters] == [1, 1]
 
     def test_handlers_of_one_code_are_all_told(
-        self, pusher: Pusher, post_webhook: PostWebhook
+        self, app: Flask, post_webhook: PostWebhook
     ) -> None:
+        pusher = Pusher()
         told: list[str] = []
 
         def forward_to(where: str) -> Callable[..., None]:
@@ -582,6 +616,7 @@ class TestDeclarations:
             pusher.webhooks.event("cache_miss")(forward_to(where))
             pusher.webhooks.event("cache_miss")(partial(tell, f"partial {where}"))
             pusher.webhooks.event("cache_miss")(lambda event, _where=where: told.append(_where))
+        pusher.init_app(app)
         post_webhook("/pusher/events", webhook("cache_miss"))
         assert told == ["a", "partial a", "a", "b", "partial b", "b"]
 
@@ -601,7 +636,7 @@ class TestDeclarations:
     def test_an_event_handler_without_a_name_is_an_error(self, pusher: Pusher) -> None:
         with pytest.raises(TypeError, match="Name the event"):
 
-            @pusher.webhooks.event  # type: ignore[arg-type]
+            @pusher.webhooks.event  # type: ignore[call-overload]
             def handler(event: dict[str, Any]) -> None: ...
 
 
