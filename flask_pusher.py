@@ -49,7 +49,7 @@ from pusher.signature import sign
 from _flask_pusher import handlers
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import Commands
-from _flask_pusher.client import Client
+from _flask_pusher.client import Client, api_of
 from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.outbox import Outboxes, places
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
@@ -345,7 +345,7 @@ class Pusher:
         .. versionadded:: 4.0
         """
         binding = self._binding
-        events = binding.client._pusher_client.events(channels, event_name, data, socket_id)
+        events = api_of(binding.client).events(channels, event_name, data, socket_id)
         binding.outboxes.defer(events)
 
     def follow(self, session: Any) -> None:

@@ -30,7 +30,9 @@ from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
 from _flask_pusher import rules
-from _flask_pusher.client import MASTER_KEY, Client, text_id
+from _flask_pusher.api import MASTER_KEY
+from _flask_pusher.client import Client
+from _flask_pusher.expect import text_id
 from _flask_pusher.handlers import (
     ChannelHandlers,
     Found,

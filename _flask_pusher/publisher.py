@@ -48,7 +48,7 @@ from pusher.errors import PusherError
 from pusher.http import POST
 
 from _flask_pusher import rules
-from _flask_pusher.client import Client
+from _flask_pusher.client import Client, api_of
 from _flask_pusher.recording import recorded
 from _flask_pusher.transport import NoAnswer, status_of
 
@@ -130,7 +130,7 @@ def calls_of(events: Iterable[Wire]) -> list[list[Wire]]:
 
 def post(client: Client, events: Sequence[Wire]) -> None:
     """Publish events by one call."""
-    call = client._pusher_client.call
+    call = api_of(client).call
     if len(events) == 1:
         complete(call(POST, "events", events[0]))
         return

@@ -13,8 +13,8 @@ from nacl.secret import SecretBox
 from pusher.crypto import generate_shared_secret
 from pusher.http import Request
 
-from _flask_pusher import rules
-from _flask_pusher.client import Client, refuse_constant
+from _flask_pusher import expect, rules
+from _flask_pusher.client import Client, api_of
 from _flask_pusher.stand_in import Channels, answer_of, events_of
 from _flask_pusher.transport import Observer
 
@@ -61,7 +61,7 @@ class Recordings:
 
     def watch(self, client: Client) -> None:
         """Let what a client sends go to the recordings while there are any."""
-        client._transport.observers = lambda: self._observer(client)
+        api_of(client).http.observers = lambda: self._observer(client)
 
     def _observer(self, client: Client) -> Observer | None:
         recordings = self.of(client) if self._active else []
@@ -110,9 +110,7 @@ def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:
     """An event of the HTTP API, as a browser would see it."""
     channels, data = event["channels"], _as_in_browser(event["data"])
     if rules.is_encrypted(channels[0]) and isinstance(data, dict) and "nonce" in data:
-        secret = generate_shared_secret(
-            channels[0].encode(), client._pusher_client._encryption_master_key
-        )
+        secret = generate_shared_secret(channels[0].encode(), api_of(client).master_key)
         nonce, ciphertext = (base64.b64decode(data[part]) for part in ("nonce", "ciphertext"))
         data = _as_in_browser(SecretBox(secret).decrypt(ciphertext, nonce).decode())
     return RecordedEvent(list(channels), event["name"], data, event.get("socket_id"))
@@ -121,6 +119,6 @@ def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:
 def _as_in_browser(data: str) -> Any:
     """What pusher-js makes of an event's data: the JSON value, or the text where it is not JSON."""
     try:
-        return json.loads(data, parse_constant=refuse_constant)
+        return json.loads(data, parse_constant=expect.no_constant)
     except (ValueError, RecursionError):
         return data

@@ -16,7 +16,9 @@ from pusher.requests import RequestsBackend
 from werkzeug.utils import import_string
 
 from _flask_pusher import rules
-from _flask_pusher.client import MASTER_KEY, Client, json_classes
+from _flask_pusher.api import MASTER_KEY
+from _flask_pusher.client import Client
+from _flask_pusher.codec import json_classes
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.warning import warn
 

@@ -850,6 +850,30 @@ def test_what_it_does_not_have_is_an_attribute_error(client: Client) -> None:
     assert not hasattr(client, "no_such_thing")
 
 
+@pytest.mark.parametrize("name", ["defer", "record_events", "auth", "webhooks", "socket_id"])
+def test_a_name_that_the_extension_has_is_told(client: Client, name: str) -> None:
+    with pytest.raises(AttributeError, match=f"the extension has: pusher.{name}"):
+        getattr(client, name)
+
+
+def test_every_public_name_of_the_extension_is_told() -> None:
+    names = {name for name in vars(Pusher()) | vars(Pusher) if not name.startswith("_")}
+    bare = Client("1", "a-key", "a-secret")
+    for name in names - set(dir(Client)):
+        with pytest.raises(AttributeError, match=f"the extension has: pusher.{name}"):
+            getattr(bare, name)
+
+
+def test_an_attribute_error_inside_of_a_property_is_the_one_that_is_seen() -> None:
+    class Own(Client):
+        @property
+        def region(self) -> str:
+            return self.host.no_such_method()  # type: ignore[attr-defined, no-any-return]
+
+    with pytest.raises(AttributeError, match="no_such_method"):
+        _ = Own("1", "a-key", "a-secret").region
+
+
 def test_an_assigned_address_is_published_to(client: Client, api: Any) -> None:
     before = client.address
     client.address = ("127.0.0.1", 1, False)
@@ -932,6 +956,11 @@ class TestMadeByHand:
         Client("1", "a-key", "a-secret", backend=made.append)
         assert len(made) == 1
 
+    def test_the_warning_of_a_deprecated_key_comes_once(self) -> None:
+        with pytest.warns(UserWarning, match="deprecated") as told:
+            Client("1", "a-key", "a-secret", encryption_master_key="k" * 32)
+        assert len(told) == 1
+
 
 class TestPatchedByTests:
     """Applications' tests for 3.0 patch the official client's methods."""
@@ -951,7 +980,7 @@ class TestPatchedByTests:
     ) -> None:
         with app.app_context(), mock.patch("pusher.Pusher.trigger") as trigger:
             pusher.trigger("news", "flash", {"n": 1}, info=["user_count"])
-        trigger.assert_called_once_with(["news"], "flash", {"n": 1})
+        trigger.assert_called_once_with("news", "flash", {"n": 1})
         assert api.calls == []
 
     def test_a_patched_batch_takes_the_events(self, client: Client, api: Any) -> None:

@@ -1,0 +1,63 @@
+"""JSON by the application's provider, as the official client takes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import flask
+
+from _flask_pusher import expect
+
+
+def json_classes(app: flask.Flask) -> dict[str, Any]:
+    """The client's encoder and decoder: the application's own ``json_encoder`` and
+    ``json_decoder``, as Flask had them before 2.3, or what goes through its ``app.json``."""
+    codec = Codec(app)
+    return {
+        "json_encoder": getattr(app, "json_encoder", None) or codec,
+        "json_decoder": getattr(app, "json_decoder", None) or codec,
+    }
+
+
+class Keys(dict):  # type: ignore[type-arg]
+    """A dict whose keys are the protocol's, whatever the provider does to keys. Its values are the
+    provider's."""
+
+
+class Codec:
+    """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's class, and for its
+    instance: an application's JSON provider, which a copy keeps and a pickle leaves behind."""
+
+    def __init__(self, app: flask.Flask | None, ensure_ascii: bool = True) -> None:
+        self.app = app
+        self.ensure_ascii = ensure_ascii
+
+    def __deepcopy__(self, memo: Any) -> Codec:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"app": None, "ensure_ascii": self.ensure_ascii}
+
+    def __call__(self, ensure_ascii: bool = True, **_options: Any) -> Codec:
+        return self if ensure_ascii else Codec(self.app, ensure_ascii)
+
+    def encode(self, value: Any) -> str:
+        if isinstance(value, Keys):
+            pairs = (f"{json.dumps(key)}: {self.encode(one)}" for key, one in value.items())
+            return f"{{{', '.join(pairs)}}}"
+        provider = (self.app or flask).json  # unpickled, it is the current application's
+        try:
+            # Keys of two types cannot be sorted, and escapes count against an event's size.
+            text = provider.dumps(value, ensure_ascii=self.ensure_ascii, sort_keys=False)
+        except TypeError:  # a provider may take no options, or not these
+            try:
+                text = provider.dumps(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"{error}. Give what app.json can serialise, such as a dict, or teach app.json."
+                ) from None
+        return expect.text(text, "What the JSON provider gives")
+
+    def decode(self, text: str) -> Any:
+        return (self.app or flask).json.loads(text)
