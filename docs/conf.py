@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version as version_of
 from typing import Any
 
-from pallets_sphinx_themes import get_version
 from sphinx.application import Sphinx
 
 project = "Flask-Pusher"
 author = "The Flask-Pusher authors"
 project_copyright = author
-release, version = get_version("Flask-Pusher")
+release = version_of("Flask-Pusher")
+version = ".".join(release.split(".")[:2])
 
-extensions = ["sphinx.ext.autodoc", "pallets_sphinx_themes"]
+extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 default_role = "code"
 nitpicky = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 
-html_theme = "flask"
-version_banner = False  # no page asks another site
-html_sidebars = {"**": ["localtoc.html", "relations.html", "searchbox.html"]}
-templates_path = ["_templates"]
-# The theme's own has colours that are too pale to read.
-pygments_style = "xcode"
+html_theme = "furo"
 html_title = f"Flask-Pusher {version}"
+# Both can be read on their ground: axe says of most others that they are too pale.
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_copy_source = False

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from playwright.sync_api import Page, Route, sync_playwright
 
@@ -17,6 +17,7 @@ from . import WAIT_SECONDS
 
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/([\w.-]+)@([\d.]+)/([\w./-]+)")
 T = TypeVar("T")
+Colours = Literal["light", "dark"]
 
 
 class Browser:
@@ -36,12 +37,14 @@ class Browser:
     def run(self, action: Callable[[], T]) -> T:
         return self._thread.submit(action).result()
 
-    def open(self, address: str, *, width: int = 1280) -> Tab:
+    def open(self, address: str, *, width: int = 1280, colours: Colours = "light") -> Tab:
         """Open an address in a profile of its own."""
-        return self.run(lambda: self._open(address, width))
+        return self.run(lambda: self._open(address, width, colours))
 
-    def _open(self, address: str, width: int) -> Tab:
-        context = self._chromium.new_context(viewport={"width": width, "height": 900})
+    def _open(self, address: str, width: int, colours: Colours) -> Tab:
+        context = self._chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=colours
+        )
         context.route(CDN, self._answer_as_cdn)
         tab = Tab(self, context.new_page())
         tab.page.goto(address)

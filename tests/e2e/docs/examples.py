@@ -12,8 +12,12 @@ text       is only shown
 ========== ==========================================================================================
 
 A block whose first line is a comment that names a file is that file. A ``test_*.py`` has to pass, and
-another module has to start. ``.. invisible-code-block: python`` asserts what the example before it
-did: readers do not see it. It has the names of the application and of :meth:`Project.names`.
+another module has to start.
+
+What an example came to is asserted in ``checks/``, a file for each page that has examples, so that the
+pages read well as they are. ``# -- after: LINE`` begins what is checked after the example in which that
+line is, and ``# -- first`` what comes before all. A check has the names of the application and of
+:meth:`Project.names`.
 """
 
 from __future__ import annotations
@@ -28,11 +32,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -56,6 +60,8 @@ from .terminal import Terminal
 README = TREE / "README.rst"
 PAGES = sorted(TREE.joinpath("docs").rglob("*.rst"))
 SOCKET_ID = "123.456"
+CHECKS = Path(__file__).with_name("checks")
+HEADING = re.compile(r"^# -- (first|after: .+)$", re.MULTILINE)
 FILE_NAMED = re.compile(r"(?:# |// |\{# |<!-- )([\w./-]+\.\w+)(?: #\}| -->)?\n")
 
 
@@ -73,6 +79,38 @@ def blocks(document: Document) -> Iterator[Region]:
 
 def examples_of(path: Path) -> list[Example]:
     return list(Document.parse(str(path), blocks))
+
+
+class Check(NamedTuple):
+    path: Path
+    line: int
+    text: str
+
+
+def checks_of(path: Path, examples: Sequence[Example]) -> dict[int, Check]:
+    """The checks of a page, by the number of the example that they come after; -1 comes first."""
+    file = CHECKS / f"{path.stem}.py"
+    checks: dict[int, Check] = {}
+    if not file.exists():
+        return checks
+    # Each heading, between what is above and what is below.
+    above, *parts = HEADING.split(file.read_text(encoding="utf-8"))
+    line = above.count("\n") + 1
+    for heading, text in zip(parts[::2], parts[1::2]):
+        number = -1
+        if heading != "first":
+            wanted = heading.removeprefix("after: ")
+            found = [
+                number
+                for number, example in enumerate(examples)
+                if wanted in map(str.strip, example.parsed.splitlines())
+            ]
+            assert len(found) == 1, f"{file}: {heading!r} is in {len(found)} examples"
+            (number,) = found
+        assert number not in checks, f"{file}: {heading!r} is a second one"
+        checks[number] = Check(file, line, text)
+        line += text.count("\n")
+    return checks
 
 
 def file_of(text: str) -> str | None:
@@ -105,7 +143,8 @@ class Project:
     def take(self, example: Example) -> None:
         text, language = example.parsed, example.region.lexemes["arguments"]
         if example.region.lexemes["directive"] == "invisible-code-block":
-            self.check(example)
+            line = example.line + example.region.lexemes["source"].line_offset
+            self.check(Check(Path(example.path), line + 1, example.parsed))
         elif language == "sh":
             for line in filter(None, text.replace("\\\n", " ").splitlines()):
                 self.run_line(line)
@@ -122,9 +161,8 @@ class Project:
             add = {"python": self.add_python, "javascript": self.add_script, "html": self.add_html}
             add[language](text)
 
-    def check(self, example: Example) -> None:
-        padding = "\n" * (example.line + example.region.lexemes["source"].line_offset)
-        code = compile(padding + example.parsed, example.path, "exec")
+    def check(self, check: Check) -> None:
+        code = compile("\n" * (check.line - 1) + check.text, check.path, "exec")
         with ExitStack() as self._tabs:
             exec(code, {**vars(self.module), **self.names()})  # noqa: S102 - what this file is for
 

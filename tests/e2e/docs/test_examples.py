@@ -12,7 +12,7 @@ from docutils.core import publish_doctree
 
 from . import TREE
 from .browser import Browser
-from .examples import PAGES, README, Project, examples_of
+from .examples import PAGES, README, Project, checks_of, examples_of
 
 TEXTS = [README, TREE / "CONTRIBUTING.rst", *PAGES]
 
@@ -29,9 +29,15 @@ def project(
 @pytest.mark.parametrize("page", TEXTS, ids=lambda path: str(path.relative_to(TREE)))
 def test_the_examples_run(page: Path, project: Project) -> None:
     def follow() -> None:
-        for example in examples_of(page):
+        examples = examples_of(page)
+        checks = checks_of(page, examples)
+        if -1 in checks:
+            project.check(checks[-1])
+        for number, example in enumerate(examples):
             example.namespace["project"] = project
             example.evaluate()
+            if number in checks:
+                project.check(checks[number])
         project.finish()
 
     # Playwright may have an event loop in this thread, beside which a coroutine cannot be run.

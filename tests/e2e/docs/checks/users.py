@@ -1,0 +1,41 @@
+# What the examples of docs/users.rst come to.
+
+# -- first
+
+project.follow("docs/channels.rst")
+
+
+# -- after: pusher.signin();
+
+form = {"socket_id": "123.456"}
+assert anybody().post("/pusher/user-auth", data=form).status_code == 403
+answer = log_in("ana").post("/pusher/user-auth", data=form).json
+assert json.loads(answer["user_data"]) == {"id": "ana"}
+ana, ben = open_as("ana"), open_as("ben")
+for tab in (ana, ben):
+    tab.has("pusher.user.user_data")
+assert post("/users/ana/note", text="Hello").status_code == 204
+ana.has_said("a note: Hello")
+assert "a note: Hello" not in ben.said
+
+
+# -- after: pusher.connection.bind("disconnected", () => setTimeout(() => location.reload(), 2000));
+
+assert anybody().post("/logout").status_code == 302  # nobody was logged in
+with recording():
+    browser = log_in("ana")
+    assert browser.post("/logout").status_code == 302
+assert browser.post("/pusher/user-auth", data={"socket_id": "123.456"}).status_code == 403
+
+tab = open_tab()
+tab.fill("Name", "ana")
+tab.press("Log in")
+tab.has("pusher.user.user_data")
+tab.evaluate("window.isThisPage = true")
+tab.evaluate("""fetch("/logout", {method: "POST", redirect: "manual"})""")
+tab.has("!window.isThisPage && pusher.connection.state == 'connected'")
+sign_in_again = """fetch("/pusher/user-auth", {
+  method: "POST", body: new URLSearchParams({socket_id: "123.456"})
+}).then((answer) => answer.status)"""
+assert tab.evaluate(sign_in_again) == 403
+assert tab.evaluate("pusher.user.user_data") is None
