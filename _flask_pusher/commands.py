@@ -249,19 +249,36 @@ def users(channel: str) -> None:
 
 
 @_command
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--host",
+    help="The address to listen on: where the settings point, if that is this machine, else"
+    " 127.0.0.1.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=6001,
-    show_default=True,
-    help="The port; 0 for a free one.",
+    help="The port: the settings', if they point at this machine, else 6001; 0 for a free one.",
 )
 @click.option(
     "--webhooks",
     metavar="URL",
     multiple=True,
     help="Post webhooks there, to the route for all kinds where the URL has no path.",
+)
+@click.option(
+    "--webhook-delay",
+    type=click.FloatRange(min=0),
+    default=rules.WEBHOOK_DELAY_SECONDS,
+    show_default=True,
+    help="Seconds until a webhook tells that somebody has left, who may be back by then.",
+)
+@click.option(
+    "--without",
+    metavar="FEATURES",
+    default="",
+    help="What not to do, as the hosted service does not unless it is switched on there: "
+    + ", ".join(rules.FEATURES)
+    + ".",
 )
 @click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")
 @click.option(
@@ -277,9 +294,11 @@ def users(channel: str) -> None:
     help="The file of the certificate's private key.",
 )
 def serve(
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     webhooks: tuple[str, ...],
+    webhook_delay: float,
+    without: str,
     quiet: bool,
     certificate: str | None,
     private_key: str | None,
@@ -295,18 +314,22 @@ def serve(
             port=port,
             quiet=quiet,
             webhooks=webhooks or None,
+            webhook_delay=webhook_delay,
+            without=without,
             certificate=certificate,
             private_key=private_key,
         )
     except (ImportError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise click.ClickException(str(error)) from None
-        raise click.ClickException(
-            f"Port {port} of {host} is in use. Is another server running? --port 0 takes a free"
-            " port, and PUSHER_PORT has to be the same."
-        ) from None
+        hints = {
+            errno.EADDRINUSE: "Is another server running? --port 0 takes a free port, and"
+            " PUSHER_PORT has to be the same.",
+            errno.EACCES: "Let PUSHER_PORT be another, 6001 for one.",
+        }
+        hint = hints.get(error.errno or 0)
+        text = f"{error.strerror}. {hint}" if hint else str(error)
+        raise click.ClickException(text) from None
 
 
 def _base_url(client: Client) -> str:

@@ -35,6 +35,9 @@ ACTIVITY_SECONDS = 120
 """The silence after which either side of a connection asks whether the other is there."""
 PONG_SECONDS = 30
 """How long the other side may take to answer that."""
+WEBHOOK_DELAY_SECONDS = 3
+"""How long the service waits, at most, before it tells by a webhook that somebody has left: who is
+back by then, as after loading a page anew, has not."""
 CLOCK_SKEW_SECONDS = 600
 """The most by which the clocks of an application and of the service may differ."""
 
@@ -58,6 +61,16 @@ WEBHOOK_GROUPS = {
 }
 """The events that a service tells by webhooks, by the group that they are switched on in."""
 WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
+LATE_WEBHOOKS = ("channel_vacated", "member_removed")
+"""Those that the service delays by ``WEBHOOK_DELAY_SECONDS``."""
+
+FEATURES = {
+    "client-events": "events that pages send to each other",
+    "subscription-count": "subscription counts",
+    "watchlist-events": "watchlist events",
+    "cache-events": "cache_miss webhooks",
+}
+"""What the hosted service does only for apps in whose settings it is switched on."""
 
 _is_app_id = re.compile(APP_ID).fullmatch
 _is_name = re.compile(rf"[A-Za-z0-9_\-=@,.;]{{1,{NAME_LENGTH}}}").fullmatch

@@ -21,8 +21,8 @@ from flask_pusher import Pusher
 MakeApp = Callable[..., Flask]
 PRESENCE_HANDLERS = f"{__name__}.on_presence, {__name__}.on_event"
 IN_USE = (
-    "Error: Port 6001 of 127.0.0.1 is in use. Is another server running? --port 0 takes a free"
-    " port, and PUSHER_PORT has to be the same.\n"
+    "Error: Cannot listen. Is another server running? --port 0 takes a free port, and PUSHER_PORT"
+    " has to be the same.\n"
 )
 Run = Callable[..., Result]
 
@@ -422,10 +422,12 @@ class TestServe:
         assert run("serve").exit_code == 0
         assert served == [
             {
-                "host": "127.0.0.1",
-                "port": 6001,
+                "host": None,
+                "port": None,
                 "quiet": False,
                 "webhooks": None,
+                "webhook_delay": 3,
+                "without": "",
                 "certificate": None,
                 "private_key": None,
             }
@@ -437,6 +439,7 @@ class TestServe:
         url, file = "http://127.0.0.1:5000", tmp_path / "a.pem"
         file.write_text("")
         options = ["--host", "::1", "--port", "0", "--quiet", "--webhooks", url]
+        options += ["--webhook-delay", "0.5", "--without", "client-events"]
         assert run("serve", *options, "--cert", str(file), "--key", str(file)).exit_code == 0
         assert served == [
             {
@@ -444,6 +447,8 @@ class TestServe:
                 "port": 0,
                 "quiet": True,
                 "webhooks": (url,),
+                "webhook_delay": 0.5,
+                "without": "client-events",
                 "certificate": str(file),
                 "private_key": str(file),
             }
@@ -459,11 +464,12 @@ class TestServe:
         [
             (ImportError("needs aiohttp"), "Error: needs aiohttp\n"),
             (ValueError("no such URL"), "Error: no such URL\n"),
-            (PermissionError(13, "Permission denied"), "Error: [Errno 13] Permission denied\n"),
+            (OSError(errno.ENOENT, "No such file"), "Error: [Errno 2] No such file\n"),
             (
-                OSError(errno.EADDRINUSE, "in use"),
-                IN_USE,
+                OSError(errno.EACCES, "Cannot listen"),
+                "Error: Cannot listen. Let PUSHER_PORT be another, 6001 for one.\n",
             ),
+            (OSError(errno.EADDRINUSE, "Cannot listen"), IN_USE),
         ],
     )
     def test_what_keeps_it_from_running_is_one_line(

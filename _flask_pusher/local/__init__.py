@@ -12,15 +12,18 @@ terminal. Nothing that takes long is imported before that.
 from __future__ import annotations
 
 import contextlib
-import math
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, final
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 from _flask_pusher import rules
 
+from . import options
+from .views import ChannelView, ConnectionView, WebhookView
+
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Coroutine
 
@@ -30,30 +33,22 @@ if TYPE_CHECKING:
     from .state import Happening
     from .webhooks import Webhooks
 
-__all__ = ["ChannelView", "ConnectionView", "LocalServer", "local_server", "serve"]
+__all__ = [
+    "ChannelView",
+    "ConnectionView",
+    "LocalServer",
+    "WebhookView",
+    "local_server",
+    "serve",
+]
 
 _T = TypeVar("_T")
 _addresses = threading.Lock()  # while it is decided where an application's client points
 
-BACKLOG = 1024  # connections not accepted yet
 
-
-class ChannelView(NamedTuple):
-    """A channel that somebody is subscribed to, as it was when a test asked."""
-
-    #: The socket ids of its subscribers.
-    subscribers: tuple[str, ...]
-    #: On a presence channel, each member's id and ``user_info``.
-    members: dict[str, Any]
-
-
-class ConnectionView(NamedTuple):
-    """A connection, as it was when a test asked."""
-
-    #: The id of the user who has signed in, if one has.
-    user_id: str | None
-    #: The names of the channels that it is subscribed to.
-    channels: tuple[str, ...]
+def _real_time(clock: Callable[[], float] = time.monotonic) -> float:
+    """The time that passes, also in a test that has frozen it by replacing what ``time`` holds."""
+    return clock()
 
 
 # -- Starting and stopping ------------------------------------------------------------------------
@@ -65,6 +60,8 @@ def local_server(
     port: int = 0,
     *,
     webhooks: Webhooks = None,
+    webhook_delay: float = rules.WEBHOOK_DELAY_SECONDS,
+    without: str | Iterable[str] = (),
     activity_timeout: float = rules.ACTIVITY_SECONDS,
     pong_timeout: float = rules.PONG_SECONDS,
     cache_seconds: float = rules.CACHE_SECONDS,
@@ -95,6 +92,11 @@ def local_server(
         a ``url`` and optionally ``event_types`` (names of events; all of them by default) and
         ``batch`` (``False`` posts each event by itself), posts them there; a URL without a path
         gets the path of the ``pusher.events`` route.
+    :param webhook_delay: seconds after which ``channel_vacated`` and ``member_removed`` are told;
+        nothing is told of who is back by then. A test skips them by ``server.advance(3)``.
+    :param without: what the hosted service does only for apps in whose settings it is switched on,
+        and this server is not to do: ``"client-events"``, ``"subscription-count"``,
+        ``"watchlist-events"``, ``"cache-events"``, which are ``cache_miss`` webhooks.
     :param activity_timeout: seconds of silence after which either side pings the other.
     :param pong_timeout: seconds that the other side may take to answer.
     :param cache_seconds: how long a cache channel remembers its last event.
@@ -111,26 +113,32 @@ def local_server(
     :raises TypeError: an argument is of the wrong type.
     :raises ValueError: an argument cannot be.
     """
-    limits = {
-        "members_per_channel": _whole("members_per_channel", members_per_channel),
-        "user_info_bytes": _whole("user_info_bytes", user_info_bytes),
-        "event_bytes": _whole("event_bytes", event_bytes),
-        "client_events_per_second": _whole("client_events_per_second", client_events_per_second),
-        "cache_seconds": _seconds("cache_seconds", cache_seconds),
-        "activity_timeout": _seconds("activity_timeout", activity_timeout),
-        "pong_timeout": _seconds("pong_timeout", pong_timeout),
+    limits: dict[str, Any] = {
+        "webhook_delay": options.pause("webhook_delay", webhook_delay),
+        "without": options.features(without),
+        "members_per_channel": options.whole("members_per_channel", members_per_channel),
+        "user_info_bytes": options.whole("user_info_bytes", user_info_bytes),
+        "event_bytes": options.whole("event_bytes", event_bytes),
+        "client_events_per_second": options.whole(
+            "client_events_per_second", client_events_per_second
+        ),
+        "cache_seconds": options.seconds("cache_seconds", cache_seconds),
+        "activity_timeout": options.seconds("activity_timeout", activity_timeout),
+        "pong_timeout": options.seconds("pong_timeout", pong_timeout),
     }
-    files = _files(certificate, private_key)
+    files = options.files(certificate, private_key)
     return LocalServer(app, host, port, webhooks, limits, files)
 
 
 def serve(
     app: Flask,
-    host: str = "127.0.0.1",
-    port: int = 6001,
+    host: str | None = None,
+    port: int | None = None,
     *,
     quiet: bool = False,
     webhooks: Webhooks = None,
+    webhook_delay: float = rules.WEBHOOK_DELAY_SECONDS,
+    without: str | Iterable[str] = (),
     certificate: str | None = None,
     private_key: str | None = None,
 ) -> None:
@@ -139,17 +147,25 @@ def serve(
     Takes and raises what :func:`local_server` does, and nothing is printed before it is sure that
     the server runs. It has to be called in the main thread, where signals arrive.
 
+    :param host: the address to listen on. Unless told otherwise, it listens where the settings
+        point, if that is this machine, and else on 127.0.0.1 and port 6001.
+    :param port: the port to listen on; 0 takes a free one.
     :param quiet: print how to reach the server, but not what happens.
     """
-    _import_the_extra()
+    options.import_the_extra()
     from .console import Console, ignore
 
-    files = _files(certificate, private_key)
+    limits: dict[str, Any] = {
+        "webhook_delay": options.pause("webhook_delay", webhook_delay),
+        "without": options.features(without),
+    }
+    files = options.files(certificate, private_key)
+    host, port = options.place(options.client_of(app), host, port)
     stopped = threading.Event()
     with _on_signals(stopped.set), contextlib.closing(Console()) as console:
         report = ignore if quiet else console.show
-        with LocalServer(app, host, port, webhooks, {}, files, report) as server:
-            for line in server._welcome(host):
+        with LocalServer(app, host, port, webhooks, limits, files, report) as server:
+            for line in server._welcome(app, host):
                 console.print(line)
             while not stopped.is_set():
                 stopped.wait(0.5)  # Windows runs signal handlers only between waits
@@ -177,18 +193,18 @@ class LocalServer:
         certificate: tuple[str, str | None] | None,
         report: Callable[[Happening], None] | None = None,
     ) -> None:
-        _import_the_extra()
+        options.import_the_extra()
         from .console import log
         from .server import Server
         from .state import Credentials, Limits
         from .webhooks import parse_webhooks
 
-        self._client = client = _client_of(app)
+        self._client = client = options.client_of(app)
         destinations = parse_webhooks(webhooks, app)
         credentials = Credentials(client.app_id, client.key, client.secret)
-        tls = None if certificate is None else _tls(*certificate)
-        listener = _listen(host, port)
-        self.host = _reachable(host)
+        tls = None if certificate is None else options.tls(*certificate)
+        listener = options.listen(host, port)
+        self.host = options.reachable(host)
         self.port = listener.getsockname()[1]
         self._destinations = [destination.url for destination in destinations]
         self._server = self._start(
@@ -206,8 +222,7 @@ class LocalServer:
     @property
     def url(self) -> str:
         """The address of the page that shows what happens, and the base of the HTTP API."""
-        _, _, tls = self._address
-        return f"{'https' if tls else 'http'}://{self.host}:{self.port}"
+        return options.url_of(self._address)
 
     def stop(self) -> None:
         """Close every connection, stop the thread, and point the client where it pointed before.
@@ -250,10 +265,11 @@ class LocalServer:
         self._ended: Future[None] = Future()
 
         async def main() -> None:
-            self._loop = asyncio.get_running_loop()
+            self._loop = loop = asyncio.get_running_loop()
+            loop.time = _real_time  # type: ignore[method-assign]
             self._stopping = asyncio.Event()
             server = make_server()
-            async with server.running(listener, BACKLOG, tls):
+            async with server.running(listener, options.BACKLOG, tls):
                 started.set_result(server)
                 await self._stopping.wait()
 
@@ -297,12 +313,12 @@ class LocalServer:
         }
 
     @property
-    def webhooks(self) -> list[dict[str, Any]]:
-        """The events that the application has taken by webhooks, in the order of delivery.
+    def webhooks(self) -> list[WebhookView]:
+        """The events that were posted by webhooks, in that order, and what was answered.
 
-        Each is a dict as a webhook's handler gets it. The last 10,000 are kept.
+        One that is posted again is there again. The last 10,000 are kept.
         """
-        return list(self._server.delivered.copy())
+        return list(self._server.posted.copy())
 
     def wait_for(self, channel: str, subscribers: int = 1, timeout: float = 5) -> None:
         """Wait until a channel has subscribers.
@@ -313,10 +329,35 @@ class LocalServer:
             last refused on the channel.
         :raises ValueError: fewer than no subscribers, or no number of seconds above 0.
         """
-        count, seconds = _whole("subscribers", subscribers), _seconds("timeout", timeout)
-        problem = self._ask(self._server.wait_for(channel, count, seconds))
-        if problem:
-            raise TimeoutError(problem)
+        count = options.whole("subscribers", subscribers)
+        seconds = options.seconds("timeout", timeout)
+        if not self._ask(self._server.wait_for(channel, count), seconds):
+            raise TimeoutError(self._ask(self._server.why_not(channel, count, seconds)))
+
+    def wait_for_webhook(
+        self, name: str, channel: str | None = None, timeout: float = 5
+    ) -> dict[str, Any]:
+        """Wait until the application has taken an event by a webhook, and answer that event.
+
+        One that was taken before counts, and each is answered once: who calls it twice gets two.
+
+        :param name: the event's name, ``"member_added"`` for one.
+        :param channel: the event's channel; any by default.
+        :param timeout: the most seconds to wait.
+        :raises TimeoutError: it was not taken; the message says what was answered to it.
+        :raises ValueError: webhooks have no event of this name, or go nowhere; or no number of
+            seconds above 0.
+        """
+        if name not in rules.WEBHOOK_EVENTS:
+            known = ", ".join(rules.WEBHOOK_EVENTS)
+            raise ValueError(f"No event of webhooks is named {name}; there are {known}")
+        if not self._destinations:
+            raise ValueError("Webhooks go nowhere: start it by local_server(app, webhooks=True)")
+        seconds = options.seconds("timeout", timeout)
+        event = self._ask(self._server.wait_for_webhook(name, channel), seconds)
+        if event is None:
+            raise TimeoutError(self._ask(self._server.why_no_webhook(name, channel, seconds)))
+        return event
 
     def disconnect(self, code: int = 4200) -> None:
         """Close every connection, so that a test sees what a page makes of that.
@@ -325,7 +366,7 @@ class LocalServer:
             4199 after a pause, and by 4000 to 4099 not at all.
         :raises ValueError: a code below 4000 or above 4999.
         """
-        if not 4000 <= _whole("code", code) <= 4999:
+        if not 4000 <= options.whole("code", code) <= 4999:
             raise ValueError(f"code is from 4000 to 4999, not {code}")
         self._ask(self._disconnect(code))
 
@@ -341,14 +382,22 @@ class LocalServer:
 
         :raises ValueError: not a number of seconds above 0.
         """
-        self._ask(self._advance(_seconds("seconds", seconds)))
+        self._ask(self._advance(options.seconds("seconds", seconds)))
 
     async def _advance(self, seconds: float) -> None:
         self._server.clock.advance(seconds)
         await _other_callbacks()
 
-    def _ask(self, answer: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine where the state is, in the server's thread."""
+    @overload
+    def _ask(self, answer: Coroutine[Any, Any, _T]) -> _T: ...
+    @overload
+    def _ask(self, answer: Coroutine[Any, Any, _T], seconds: float) -> _T | None: ...
+
+    def _ask(self, answer: Coroutine[Any, Any, _T], seconds: float | None = None) -> _T | None:
+        """Run a coroutine where the state is, in the server's thread; for so long, and not more.
+
+        The time is a lock's own, which passes where a test has frozen all clocks.
+        """
         import asyncio
         from concurrent import futures
 
@@ -356,24 +405,26 @@ class LocalServer:
             future = asyncio.run_coroutine_threadsafe(answer, self._loop)
             # The loop drops what it is given between its last turn and its end.
             either: list[futures.Future[Any]] = [future, self._ended]
-            futures.wait(either, return_when=futures.FIRST_COMPLETED)
+            done, _ = futures.wait(either, seconds, futures.FIRST_COMPLETED)
+            if not done and future.cancel():
+                return None
             return future.result(0)
         except (futures.CancelledError, futures.TimeoutError, RuntimeError):
             answer.close()
             raise RuntimeError("The server is stopped") from None
 
-    def _welcome(self, host: str) -> Iterator[str]:
-        from .page import is_loopback
-
-        yield (
-            f"A local Channels server for app {self._client.app_id}, key {self._client.key}, is"
-            " running."
-        )
-        yield "It is for development: do not use it in production. Point the application at it with"
-        yield f'  PUSHER_HOST = "{self.host}"'
-        yield f"  PUSHER_PORT = {self.port}"
-        yield f"  PUSHER_SSL = {self._address[2]}"
-        if not is_loopback(host):
+    def _welcome(self, app: Flask, host: str) -> Iterator[str]:
+        yield f"A local Channels server for the application {app.name!r} runs at {self.url},"
+        yield f"for app {self._client.app_id}, key {self._client.key}. Do not use it in production."
+        if options.is_same_place(self._address_before, self._address):
+            yield "The application's settings point at it."
+        else:
+            elsewhere = options.url_of(self._address_before)
+            yield f"WARNING: the application's settings point at {elsewhere}. Point them here with"
+            yield f'  PUSHER_HOST = "{self.host}"'
+            yield f"  PUSHER_PORT = {self.port}"
+            yield f"  PUSHER_SSL = {self._address[2]}"
+        if not options.is_loopback(host):
             yield f"WARNING: it listens on {host or 'every address'}, where others can reach it."
         urls = ", ".join(self._destinations)
         yield f"It posts webhooks {'to ' + urls if urls else 'nowhere, having no URL for them'}."
@@ -385,105 +436,6 @@ async def _other_callbacks() -> None:
     import asyncio
 
     await asyncio.sleep(0)
-
-
-# -- What they are given --------------------------------------------------------------------------
-
-
-class _Client(Protocol):
-    """What is used of the application's client."""
-
-    address: tuple[str, int, bool]
-
-    @property
-    def app_id(self) -> str: ...
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def secret(self) -> str: ...
-
-
-def _client_of(app: Flask) -> _Client:
-    try:
-        client: _Client = app.extensions["pusher"]
-    except KeyError:
-        raise RuntimeError(
-            f"The application {app.name!r} has no Flask-Pusher extension, so there are no"
-            " credentials to serve. Did you forget to call 'init_app'?"
-        ) from None
-    return client
-
-
-def _import_the_extra() -> None:
-    try:
-        import aiohttp  # noqa: F401
-        import wsproto  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f'The local server needs {error.name}: pip install "Flask-Pusher[local]"',
-            name=error.name,
-        ) from None
-
-
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number of seconds, not {value!r}")
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} is a number of seconds above 0, not {value!r}")
-    return value
-
-
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a whole number, not {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} is not negative, as {value} is")
-    return value
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    if not isinstance(host, str):
-        raise TypeError(f"host is a text, not {host!r}")
-    if not 0 <= _whole("port", port) <= 65535:
-        raise ValueError(f"port is from 0 to 65535, not {port}")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while ")[0]
-        raise OSError(error.errno, f"Cannot listen on {host} port {port}: {reason}") from error
-
-
-def _reachable(host: str) -> str:
-    """The host of a URL that reaches a server listening on ``host``."""
-    from .page import has
-
-    if not host or has(host, "is_unspecified"):
-        host = "::1" if ":" in host else "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def _files(certificate: str | None, private_key: str | None) -> tuple[str, str | None] | None:
-    if certificate is not None:
-        return certificate, private_key
-    if private_key is not None:
-        raise ValueError("A private key needs its certificate, or the server would speak no TLS")
-    return None
-
-
-def _tls(certificate: str, private_key: str | None) -> ssl.SSLContext:
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, private_key)
-    except OSError as error:
-        files = certificate if private_key is None else f"{certificate} with {private_key}"
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"Cannot use the certificate {files}: {reason}") from error
-    return context
 
 
 @contextlib.contextmanager

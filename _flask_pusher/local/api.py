@@ -7,6 +7,7 @@ import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 from aiohttp import web
@@ -57,7 +58,7 @@ class Api:
         return handle
 
     def _authenticate(self, request: web.Request, body: bytes) -> None:
-        query, credentials = request.query, self._credentials
+        query, credentials = _query(request), self._credentials
         app_id = request.match_info["app_id"]
         if app_id != credentials.app_id:
             raise web.HTTPNotFound(text=line(f"No app {app_id} here, only {credentials.app_id}"))
@@ -71,9 +72,9 @@ class Api:
         self._check_signature(request)
 
     def _check_signature(self, request: web.Request) -> None:
-        pairs = sorted(request.query.items(), key=lambda pair: pair[0])
+        pairs = sorted(_pairs(request), key=itemgetter(0))
         query = "&".join(f"{key}={value}" for key, value in pairs if key != "auth_signature")
-        signature = request.query.get("auth_signature", "")
+        signature = _query(request).get("auth_signature", "")
         # Clients differ in whether they sign the path before they quote it, or after.
         paths = {request.path, request.rel_url.raw_path}
         texts = {f"{request.method}\n{path}\n{query}" for path in paths}
@@ -86,7 +87,10 @@ class Api:
     # Events
 
     async def trigger(self, request: web.Request) -> dict[str, Any]:
-        event = self.parse_event(await parse_body(request))
+        fields = _event_in_query(request)
+        if not fields or await request.read():
+            fields.update(await parse_body(request))
+        event = self.parse_event(fields)
         self._state.trigger(event)
         return {"channels": self._info_of(event)} if event.info else {}
 
@@ -96,6 +100,8 @@ class Api:
             raise _bad_request("batch is not a list of events")
         if len(batch) > rules.EVENTS_PER_BATCH:
             raise _bad_request(f"A batch of {len(batch)} events, over {rules.EVENTS_PER_BATCH}")
+        if any(isinstance(fields, dict) and "channels" in fields for fields in batch):
+            raise _bad_request("Each entry of a batch has one channel, named by channel")
         events = [self.parse_event(fields) for fields in batch]
         for event in events:
             self._state.trigger(event)
@@ -117,22 +123,19 @@ class Api:
             raise web.HTTPRequestEntityTooLarge(largest, size, text=reason)
         if socket_id is not None and not rules.is_socket_id(socket_id):
             raise _bad_request(f"socket_id is not like 123.456: {socket_id}")
-        info = _parse_info(fields.get("info"))
-        return Event(name, _parse_channels(fields), data, socket_id, info)
+        channels, info = _parse_channels(fields), _parse_info(fields.get("info"))
+        for channel in channels:
+            _check_info(channel, info)
+        return Event(name, channels, data, socket_id, info)
 
     def _info_of(self, event: Event) -> dict[str, dict[str, Any]]:
-        return {
-            name: self._attributes(
-                name, event.info if rules.is_presence(name) else event.info - {"user_count"}
-            )
-            for name in event.channels
-        }
+        return {name: self._attributes(name, event.info) for name in event.channels}
 
     # State
 
     async def channels(self, request: web.Request) -> dict[str, Any]:
-        prefix = request.query.get("filter_by_prefix", "")
-        info = _parse_info(request.query.get("info", ""))
+        query = _query(request)
+        prefix, info = query.get("filter_by_prefix", ""), _parse_info(query.get("info"))
         if "user_count" in info and not rules.is_presence(prefix):
             raise _bad_request("user_count needs filter_by_prefix to begin with presence-")
         return {
@@ -145,11 +148,8 @@ class Api:
 
     async def channel(self, request: web.Request) -> dict[str, Any]:
         name = _channel_in(request)
-        info = _parse_info(request.query.get("info", ""), also="cache")
-        if "user_count" in info and not rules.is_presence(name):
-            raise _bad_request(f"user_count is for presence channels, and {name} is none")
-        if "cache" in info and not rules.is_cache(name):
-            raise _bad_request(f"cache is for cache channels, and {name} is none")
+        info = _parse_info(_query(request).get("info"), also="cache")
+        _check_info(name, info)
         return {"occupied": name in self._state.channels, **self._attributes(name, info)}
 
     async def users(self, request: web.Request) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Api:
         attributes: dict[str, Any] = {}
         if "user_count" in info:
             attributes["user_count"] = len(channel.members) if channel is not None else 0
-        if "subscription_count" in info:
+        if "subscription_count" in info and self._state.use("subscription-count"):
             count = len(channel.subscribers) if channel is not None else 0
             attributes["subscription_count"] = count
         if "cache" in info:
@@ -214,6 +214,27 @@ def _check_body(body_md5: str | None, body: bytes) -> None:
         raise _unauthorised("body_md5 is not the MD5 of the body")
 
 
+def _pairs(request: web.Request) -> list[tuple[str, str]]:
+    """The parameters of the query string, whose names are signed in lower case."""
+    return [(key.lower(), value) for key, value in request.query.items()]
+
+
+def _query(request: web.Request) -> dict[str, str]:
+    """The parameters of the query string; of one that is there twice, the first."""
+    return dict(reversed(_pairs(request)))
+
+
+def _event_in_query(request: web.Request) -> dict[str, Any]:
+    """What the query string says of an event, as it may instead of the body."""
+    fields: dict[str, Any] = {
+        key: value
+        for key, value in _query(request).items()
+        if key in ("name", "data", "channel", "socket_id", "info")
+    }
+    channels = [value for key, value in _pairs(request) if key == "channels[]"]
+    return {**fields, "channels": channels} if channels else fields
+
+
 async def parse_body(request: web.Request) -> dict[str, Any]:
     try:
         fields = wire.parse_json((await request.read()).decode())
@@ -232,7 +253,14 @@ def _parse_channels(fields: dict[str, Any]) -> list[str]:
         raise _bad_request(f"{len(names)} channels, over {rules.CHANNELS_PER_EVENT}")
     for name in names:
         _check_name(name)
-    return names
+    return list(dict.fromkeys(names))
+
+
+def _check_info(name: str, info: frozenset[str]) -> None:
+    if "user_count" in info and not rules.is_presence(name):
+        raise _bad_request(f"info: user_count is for presence channels, and {name} is none")
+    if "cache" in info and not rules.is_cache(name):
+        raise _bad_request(f"info: cache is for cache channels, and {name} is none")
 
 
 def _parse_info(info: object, also: str = "user_count") -> frozenset[str]:

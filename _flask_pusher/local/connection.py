@@ -328,6 +328,8 @@ class Connection(Peer, asyncio.Protocol):
         fields = {"data": frame["data"]} if "data" in frame else {}
         if not isinstance(name, str) or name not in self.channels:
             raise _FrameError(f"Client event on {name}, which this connection is not on", 4301)
+        if not self._state.use("client-events"):
+            raise _FrameError("Client events are not switched on for this app", 4301, name)
         if not rules.carries_client_events(name):
             raise _FrameError("Client events are for private and presence channels", 4301, name)
         if len(event) > rules.EVENT_NAME_LENGTH:
@@ -351,9 +353,6 @@ class Connection(Peer, asyncio.Protocol):
     # Users
 
     def _sign_in(self, data: dict[str, Any]) -> None:
-        if self.user is not None:
-            user_id = self.user.user_id
-            raise _FrameError(f"This connection is signed in already, as user {user_id}")
         try:
             user = self._authenticate(data.get("auth"), data.get("user_data"))
             member = Member(user["id"], _user_info(user, _SignInError))
@@ -361,9 +360,18 @@ class Connection(Peer, asyncio.Protocol):
             self._refuse(f"sign-in: {refusal}")
             self.close(4009, f"Unauthorised: {refusal}")
             return
-        self._state.sign_in(self, member, user.get("watchlist", ()))
+        if self.user is not None and self.user.user_id != member.user_id:
+            user_id = self.user.user_id
+            raise _FrameError(f"This connection is signed in already, as user {user_id}")
+        watchlist, most = user.get("watchlist", []), rules.USERS_PER_WATCHLIST
+        is_watching = bool(watchlist) and self._state.use("watchlist-events")
+        self._state.sign_in(self, member, watchlist[:most] if is_watching else ())
         success = wire.to_json({"user_data": data["user_data"]})
         self.send(wire.message("pusher:signin_success", data=success))
+        if is_watching and len(watchlist) > most:
+            reason = f"A watchlist of {len(watchlist)} users: the first {most} are watched"
+            self._state.note("warning", f"{self.socket_id}: {reason}", self)
+            self.send(wire.error(4302, reason))
         self._state.tell_watched(self)
 
     def _authenticate(self, auth: object, user_data: object) -> dict[str, Any]:
@@ -380,8 +388,7 @@ class Connection(Peer, asyncio.Protocol):
                 f"user_data needs an id: up to {rules.HOSTED_USER_ID_LENGTH} of {rules.CHARACTERS}"
             )
         if not _is_watchlist(user.get("watchlist", [])):
-            most = rules.USERS_PER_WATCHLIST
-            raise _SignInError(f"watchlist is not a list of up to {most} user ids")
+            raise _SignInError("watchlist is not a list of user ids")
         return user
 
     def _why_unauthenticated(self, user_data: str, auth: str) -> str:
@@ -419,5 +426,4 @@ def _is_user_id(value: object) -> bool:
 
 
 def _is_watchlist(value: object) -> bool:
-    most = rules.USERS_PER_WATCHLIST
-    return isinstance(value, list) and len(value) <= most and all(map(_is_user_id, value))
+    return isinstance(value, list) and all(map(_is_user_id, value))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import time
 from collections import deque
 from collections.abc import Iterable
+from importlib.resources import files
 from itertools import chain, islice
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from aiohttp import web
 
 from . import wire
 from .api import Api, line, parse_body
+from .options import is_loopback
 from .state import WARNINGS, Credentials, Happening, State
 
 INTERVAL = 0.25  # seconds between updates
@@ -88,11 +88,15 @@ class Page:
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer with one of the page's files."""
+        if request.path.startswith("/app/") or wire.is_for_websocket(request.headers):
+            raise _upgrade_required()
         if request.path not in FILES or request.method != "GET":
             raise web.HTTPNotFound(text="Nothing is here, the page is at /\n")
         self._check(request)
         name, content_type = FILES[request.path]
-        text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+        text = (files("_flask_pusher.local") / name).read_text(
+            encoding="utf-8"
+        )  # from a zip file, too
         return web.Response(text=text, content_type=content_type, headers=HEADERS)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -167,17 +171,14 @@ class Page:
         return is_loopback(host) or host == self._host.lower() != ""
 
 
+def _upgrade_required() -> web.HTTPException:
+    text = (
+        "Here pages connect by WebSocket, of version 13, with a complete handshake, as pusher-js"
+        " does. What happens is shown at /\n"
+    )
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    return web.HTTPUpgradeRequired(text=text, headers=headers)
+
+
 def _server_sent(event: str, data: str) -> bytes:
     return f"event: {event}\ndata: {data}\n\n".encode()
-
-
-def is_loopback(host: str) -> bool:
-    return host == "localhost" or has(host, "is_loopback")
-
-
-def has(host: str, quality: str) -> bool:
-    """Whether a host is an address of this quality, and no name."""
-    try:
-        return bool(getattr(ipaddress.ip_address(host), quality))
-    except ValueError:
-        return False

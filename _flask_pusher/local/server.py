@@ -9,9 +9,12 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+
+from _flask_pusher import rules
 
 from . import wire
 from .api import Api
@@ -19,11 +22,12 @@ from .connection import CLOSE_SECONDS, Connection
 from .console import logger, printable
 from .page import Page
 from .state import Credentials, Happening, Limits, State
+from .views import WebhookView
 from .webhooks import Destination, Webhook
 
 MAX_BODY = 1024 * 1024  # bytes, of an API request
 QUIET_SECONDS = 0.1  # in which a peer has sent nothing when the server stops
-MAX_DELIVERED = 10_000  # events of webhooks that are kept for tests
+MAX_POSTED = 10_000  # events of webhooks that are kept for tests
 
 
 class Clock:
@@ -92,12 +96,13 @@ class Server:
     ) -> None:
         self.clock = Clock()
         self.state = State(self.clock, self, limits)
-        self.delivered: deque[dict[str, object]] = deque(maxlen=MAX_DELIVERED)
+        self.posted: deque[WebhookView] = deque(maxlen=MAX_POSTED)
+        self._taken: deque[dict[str, Any]] = deque(maxlen=MAX_POSTED)  # and not waited for yet
         self._credentials = credentials
         self._api = Api(self.state, credentials)
         self._page = Page(self.state, self._api, credentials, host)
         self._webhooks = [
-            Webhook(destination, credentials, self.clock, self.happened, self.delivered.extend)
+            Webhook(destination, credentials, self.clock, self.happened, self._answered)
             for destination in destinations
         ]
         self._report = report
@@ -183,6 +188,11 @@ class Server:
         for webhook in self._webhooks:
             webhook.add(event)
 
+    def _answered(self, views: Sequence[WebhookView]) -> None:
+        self.posted.extend(views)
+        self._taken.extend(view.event for view in views if not view.problem)
+        self._changed.set()
+
     # What a test asks for
 
     def disconnect(self, code: int, reason: str) -> None:
@@ -190,24 +200,50 @@ class Server:
             if isinstance(connection, Connection):
                 connection.close(code, reason)
 
-    async def wait_for(self, name: str, subscribers: int, seconds: float) -> str:
-        """Wait until a channel has as many subscribers, and answer what is wrong if it has not."""
-        deadline = asyncio.get_running_loop().time() + seconds
+    async def wait_for(self, name: str, subscribers: int) -> bool:
+        """Wait until a channel has as many subscribers."""
+        while not (self._count(name) >= subscribers > 0 or self._count(name) == subscribers):
+            await self._change()
+        return True
+
+    async def why_not(self, name: str, subscribers: int, seconds: float) -> str:
+        """How many subscribers a channel has instead, and what was last refused on it."""
+        reasons = [each.text for each in self._refused if each.channel == name]
+        refused = f"; last refused: {reasons[-1]}" if reasons else ""
+        return (
+            f"{name} has {self._count(name)} subscribers after {seconds:g} seconds, not"
+            f" {subscribers}{refused}"
+        )
+
+    async def wait_for_webhook(self, name: str, channel: str | None) -> dict[str, Any]:
+        """Wait until an event was taken that nobody has waited for yet."""
         while True:
-            count = self._count(name)
-            left = deadline - asyncio.get_running_loop().time()
-            if count == 0 if subscribers == 0 else count >= subscribers:
-                return ""
-            if left <= 0:
-                reasons = [each.text for each in self._refused if each.channel == name]
-                refused = f"; last refused: {reasons[-1]}" if reasons else ""
-                return (
-                    f"{name} has {count} subscribers after {seconds:g} seconds, not {subscribers}"
-                    f"{refused}"
-                )
-            self._changed.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+            for event in self._taken:
+                if event["name"] == name and channel in (None, event["channel"]):
+                    self._taken.remove(event)
+                    return event
+            await self._change()
+
+    async def why_no_webhook(self, name: str, channel: str | None, seconds: float) -> str:
+        """What became of an event instead of being taken."""
+        what = name if channel is None else f"{name} of {channel}"
+        problems = [
+            view.problem
+            for view in self.posted
+            if view.event["name"] == name and channel in (None, view.event["channel"])
+        ]
+        if problems and problems[-1]:
+            return f"{what} was not taken within {seconds:g} seconds: {problems[-1]}"
+        other, delay = "other " if problems else "", self.state.limits.webhook_delay
+        late = f"; it is posted {delay:g} s late, which advance({delay:g}) skips"
+        return (
+            f"No {other}{what} was posted within {seconds:g} seconds"
+            f"{late if name in rules.LATE_WEBHOOKS and delay else ''}"
+        )
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     def _count(self, name: str) -> int:
         channel = self.state.channels.get(name)

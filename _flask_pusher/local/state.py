@@ -69,6 +69,8 @@ class Limits(NamedTuple):
     cache_seconds: float = rules.CACHE_SECONDS
     activity_timeout: float = rules.ACTIVITY_SECONDS
     pong_timeout: float = rules.PONG_SECONDS
+    webhook_delay: float = rules.WEBHOOK_DELAY_SECONDS
+    without: frozenset[str] = frozenset()  # of rules.FEATURES
 
 
 class Credentials:
@@ -167,16 +169,45 @@ class State:
         self._clock = clock
         self._observer = observer
         self._cache: dict[str, _CachedEvent] = {}
+        self._missed: set[str] = set()  # empty cache channels that the application knows of
+        self._leaving: dict[tuple[str, str | None], Timer] = {}  # channels, and members of them
         self._watchers: dict[str, dict[Peer, None]] = {}
+        self._used: set[str] = set()  # of rules.FEATURES
 
     def note(self, kind: str, text: str, peer: Peer | None = None, **about: Any) -> None:
         """Tell the developer what happened."""
         socket_id = None if peer is None else peer.socket_id
         self._observer.happened(Happening(kind, text, socket_id, **about))
 
+    def use(self, feature: str) -> bool:
+        """Whether the server has a feature, of whose first use the developer is told."""
+        is_there = feature not in self.limits.without
+        if is_there and feature not in self._used:
+            self._used.add(feature)
+            text = f"{rules.FEATURES[feature]} have to be switched on in the app's settings"
+            self.note("hosted", f"On the hosted service, {text}")
+        return is_there
+
     def _tell_application(self, name: str, channel: str, **fields: object) -> None:
         if not rules.is_user_channel(channel):
             self._observer.tell_application({"name": name, "channel": channel, **fields})
+
+    def _tell_later(self, name: str, channel: str, user_id: str | None = None) -> None:
+        """Tell the application that a channel or a member is gone, who may be back by then."""
+
+        def tell() -> None:
+            del self._leaving[channel, user_id]
+            self._tell_application(name, channel, **_by(user_id))
+
+        timer = self._clock.call_later(self.limits.webhook_delay, tell)
+        self._leaving[channel, user_id] = timer
+
+    def _is_back(self, channel: str, user_id: str | None = None) -> bool:
+        """Whether the application has not been told yet that they were gone, and will not be."""
+        timer = self._leaving.pop((channel, user_id), None)
+        if timer is not None:
+            timer.cancel()
+        return timer is not None
 
     # Connections
 
@@ -207,7 +238,8 @@ class State:
         channel = self.channels.get(name)
         if channel is None:
             channel = self.channels[name] = Channel(name)
-            self._tell_application("channel_occupied", name)
+            if not self._is_back(name):
+                self._tell_application("channel_occupied", name)
         user_id = None if member is None else member.user_id
         channel.subscribers[peer] = None
         peer.channels[name] = user_id
@@ -232,7 +264,8 @@ class State:
         self._announce_count(channel)
         if not channel.subscribers:
             del self.channels[name]
-            self._tell_application("channel_vacated", name)
+            self._missed.discard(name)
+            self._tell_later("channel_vacated", name)
 
     def warn_of_length(self, name: str, peer: Peer | None = None) -> None:
         if len(name) > rules.HOSTED_NAME_LENGTH and not rules.is_user_channel(name):
@@ -265,7 +298,8 @@ class State:
         user_id = member.user_id
         if user_id not in channel.members:
             channel.members[user_id] = member.user_info
-            self._tell_application("member_added", channel.name, user_id=user_id)
+            if not self._is_back(channel.name, user_id):
+                self._tell_application("member_added", channel.name, user_id=user_id)
             data = wire.to_json({"user_id": user_id, "user_info": member.user_info})
             added = wire.message("pusher_internal:member_added", channel.name, data=data)
             _send(channel, added, sparing=peer.socket_id)
@@ -281,7 +315,7 @@ class State:
         if channel.connections[user_id] == 0:
             del channel.connections[user_id]
             del channel.members[user_id]
-            self._tell_application("member_removed", channel.name, user_id=user_id)
+            self._tell_later("member_removed", channel.name, user_id)
             data = wire.to_json({"user_id": user_id})
             _send(channel, wire.message("pusher_internal:member_removed", channel.name, data=data))
 
@@ -289,7 +323,11 @@ class State:
 
     def _announce_count(self, channel: Channel) -> None:
         """Tell a channel's subscribers how many they are, less often when they are many."""
-        if rules.is_presence(channel.name) or rules.is_user_channel(channel.name):
+        if (
+            rules.is_presence(channel.name)
+            or rules.is_user_channel(channel.name)
+            or "subscription-count" in self.limits.without
+        ):
             return
         if not channel.subscribers and channel.announcement is not None:
             channel.announcement.cancel()
@@ -329,7 +367,7 @@ class State:
         :param fields: ``data``, as it came, if any came.
         """
         user_id = peer.channels[name]
-        by_user = {} if user_id is None else {"user_id": user_id}
+        by_user = _by(user_id)
         data = fields.get("data")
         text = data if isinstance(data, str) else wire.to_json(data)
         frame = wire.message(event, name, **fields, **by_user)
@@ -359,6 +397,7 @@ class State:
     def _remember(self, name: str, event: Event) -> None:
         """Keep the last event of a cache channel for those who subscribe later."""
         self._cache.pop(name, None)
+        self._missed.discard(name)
         expires = self._clock.time() + self.limits.cache_seconds
         self._cache[name] = _CachedEvent(event.name, event.data, expires)
         if len(self._cache) > MAX_CACHED:
@@ -385,12 +424,15 @@ class State:
         else:
             peer.send(wire.message("pusher:cache_miss", name))
             self.note("cache miss", f"{peer.socket_id} on {name}", peer, channel=name)
-            self._tell_application("cache_miss", name)
+            if name not in self._missed and self.use("cache-events"):
+                self._missed.add(name)
+                self._tell_application("cache_miss", name)
 
     # Users
 
     def sign_in(self, peer: Peer, user: Member, watchlist: Iterable[str]) -> None:
         """Make an authenticated connection a user's, and tell those who watch that user."""
+        self._unwatch(peer)
         peer.user = user
         peer.watchlist = list(dict.fromkeys(watchlist))
         if user.user_id not in self.users:
@@ -410,15 +452,18 @@ class State:
     def _sign_out(self, peer: Peer) -> None:
         if peer.user is None:
             return
-        for watched in peer.watchlist:
-            del self._watchers[watched][peer]
-            if not self._watchers[watched]:
-                del self._watchers[watched]
+        self._unwatch(peer)
         user_id = peer.user.user_id
         del self.users[user_id][peer]
         if not self.users[user_id]:
             del self.users[user_id]
             self._tell_watchers(user_id, "offline")
+
+    def _unwatch(self, peer: Peer) -> None:
+        for watched in peer.watchlist:
+            del self._watchers[watched][peer]
+            if not self._watchers[watched]:
+                del self._watchers[watched]
 
     def _tell_watchers(self, user_id: str, change: str) -> None:
         frame = _watchlist_events(**{change: [user_id]})
@@ -435,6 +480,11 @@ def _send(channel: Channel, frame: bytes, sparing: str | None = None) -> None:
 def _watchlist_events(**changes: list[str]) -> bytes:
     events = [{"name": name, "user_ids": ids} for name, ids in changes.items() if ids]
     return wire.message("pusher_internal:watchlist_events", data=wire.to_json({"events": events}))
+
+
+def _by(user_id: str | None) -> dict[str, str]:
+    """The field of a webhook or a frame that names a member."""
+    return {} if user_id is None else {"user_id": user_id}
 
 
 def _as(user_id: str | None) -> str:

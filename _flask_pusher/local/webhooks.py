@@ -19,6 +19,7 @@ from _flask_pusher import rules
 
 from . import wire
 from .state import Clock, Credentials, Happening
+from .views import WebhookView
 
 RETRY_SECONDS = 5 * 60
 FIRST_PAUSE = 0.5
@@ -118,13 +119,13 @@ class Webhook:
         credentials: Credentials,
         clock: Clock,
         happened: Callable[[Happening], None],
-        delivered: Callable[[list[dict[str, object]]], None],
+        answered: Callable[[list[WebhookView]], None],
     ) -> None:
         self._destination = destination
         self._credentials = credentials
         self._clock = clock
         self._happened = happened
-        self._delivered = delivered
+        self._answered = answered
         self._pending: deque[dict[str, object]] = deque()
         self._added = asyncio.Event()
 
@@ -168,10 +169,11 @@ class Webhook:
         give_up = self._clock.time() + RETRY_SECONDS
         pause = FIRST_PAUSE
         while True:
-            failure, error = await self._post(session, body)
+            status, failure, error = await self._post(session, body)
             if not failure:
-                self._delivered(events)
                 self._note("webhook", "", events)
+            self._answered([WebhookView(event, status, failure) for event in events])
+            if not failure:
                 return
             if self._clock.time() + pause > give_up:
                 self._note("undelivered", f"given up, {failure}", events, error)
@@ -182,8 +184,8 @@ class Webhook:
 
     async def _post(
         self, session: aiohttp.ClientSession, body: bytes
-    ) -> tuple[str, BaseException | None]:
-        """Post once, and answer what went wrong, if anything, and what the application raised."""
+    ) -> tuple[int | None, str, BaseException | None]:
+        """Post once, and answer the status, what went wrong, and what the application raised."""
         headers = {
             "Content-Type": "application/json",
             "X-Pusher-Key": self._credentials.key,
@@ -199,10 +201,10 @@ class Webhook:
                 ) as response:
                     answer = response.status
         except Exception as error:  # noqa: BLE001 (HTTP may fail in every way)
-            return _failure(error), None
+            return None, _failure(error), None
         if isinstance(answer, BaseException):
-            return _failure(answer), answer
-        return "" if 200 <= answer < 300 else f"it answered {answer}", None
+            return None, _failure(answer), answer
+        return answer, "" if 200 <= answer < 300 else f"it answered {answer}", None
 
     async def _sleep(self, seconds: float) -> None:
         over = asyncio.Event()

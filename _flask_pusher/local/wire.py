@@ -108,11 +108,16 @@ def _frames() -> FrameProtocol:
 # -- Reading --------------------------------------------------------------------------------------
 
 
+def is_for_websocket(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for a WebSocket, of whichever version."""
+    return headers.get("Upgrade", "").lower() == "websocket"
+
+
 def handshake(headers: Mapping[str, str]) -> bytes | None:
     """Answer a request for a WebSocket, if these are the headers of one."""
     key = headers.get("Sec-WebSocket-Key", "")
     if (
-        headers.get("Upgrade", "").lower() != "websocket"
+        not is_for_websocket(headers)
         or "upgrade" not in headers.get("Connection", "").lower()
         or headers.get("Sec-WebSocket-Version") != "13"
         or re.fullmatch("[A-Za-z0-9+/]{22}==", key) is None

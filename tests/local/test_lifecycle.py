@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask, render_template_string
+from freezegun import freeze_time
 
 from _flask_pusher.local import connection as connection_room
-from _flask_pusher.local import local_server, serve
+from _flask_pusher.local import local_server, options, serve
 from _flask_pusher.local import server as server_room
-from flask_pusher import Client
+from flask_pusher import Client, Pusher
 
 from .peers import KEY, SECRET, Browser, Connect, eventually
 
@@ -84,7 +86,7 @@ def test_a_client_that_was_pointed_elsewhere_meanwhile_stays_there(
 
 NOT_SECONDS = ["120", None, True, [120]]
 NO_TIME = [float("nan"), float("inf"), float("-inf"), 0, -1]
-TIMES = ["activity_timeout", "pong_timeout", "cache_seconds"]
+TIMES = ["activity_timeout", "pong_timeout", "cache_seconds"]  # and webhook_delay, if it is not 0
 NUMBERS = ["members_per_channel", "user_info_bytes", "event_bytes", "client_events_per_second"]
 
 
@@ -230,7 +232,14 @@ def test_importing_it_imports_nothing_that_takes_long() -> None:
         text=True,
         cwd=Path(__file__).parents[2],
     )
-    assert said.stdout.split() == ["_flask_pusher", "_flask_pusher.local", "_flask_pusher.rules"]
+    house = "_flask_pusher"
+    mine = [f"{house}.local{room}" for room in ("", ".options", ".views")]
+    assert said.stdout.split() == [house, *mine, f"{house}.rules"]
+
+
+def test_an_extension_in_place_of_the_application_is_an_error_that_says_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"as local_server\(app\), and not a Pusher$"):
+        local_server(Pusher())  # type: ignore[arg-type]
 
 
 def test_an_application_without_the_extension_is_an_error() -> None:
@@ -321,8 +330,58 @@ def test_starting_and_stopping_hundreds_of_times_leaves_nothing(
     assert client.port == 443
 
 
+@pytest.mark.parametrize("when", ["2000-01-01", "2050-01-01"])
+def test_waiting_ends_where_a_test_has_frozen_the_time(app: Flask, when: str) -> None:
+    app.extensions["flask_pusher"].webhooks.webhooks.event("channel_occupied")(lambda _: None)
+    with freeze_time(when), local_server(app, webhooks=True) as server:
+        with pytest.raises(TimeoutError):
+            server.wait_for("news", timeout=0.05)
+        browser = Browser((server.host, server.port), f"/app/{KEY}?protocol=7").established()
+        browser.subscribe("news")
+        server.wait_for("news")
+        assert server.wait_for_webhook("channel_occupied", "news", timeout=20)
+        browser.close()
+
+
+def test_it_works_from_a_zip_file(tmp_path: Path) -> None:
+    """As a wheel is one, which few put on the path, but packers of applications do."""
+    here, house = Path(__file__).parents[2], tmp_path / "house.zip"
+    with zipfile.ZipFile(house, "w") as packed:
+        packed.write(here / "flask_pusher.py", "flask_pusher.py")
+        for file in (here / "_flask_pusher").rglob("*"):
+            if "__pycache__" not in file.parts:
+                packed.write(file, file.relative_to(here))
+    said = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ZIPPED],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(house), "NO_PROXY": "*"},
+    )
+    where, *statuses = said.stdout.split()
+    assert where.startswith(str(house))
+    assert statuses == ["200", "200", "200"]
+
+
+ZIPPED = """
+import requests
+from flask import Flask
+import flask_pusher
+
+app = Flask("example")
+app.config.update(PUSHER_APP_ID="3", PUSHER_KEY="a-key", PUSHER_SECRET="a-secret")
+flask_pusher.Pusher(app)
+print(flask_pusher.__file__)
+with flask_pusher.local_server(app) as server:
+    for path in ("/", "/page.js", "/page.css"):
+        print(requests.get(server.url + path, timeout=20).status_code)
+"""
+
+
 # In the foreground
 
+ELSEWHERE = "WARNING: the application's settings point at"
 SCRIPT = """
 import sys
 from flask import Flask
@@ -331,6 +390,7 @@ from _flask_pusher.local import serve
 
 app = Flask("example")
 app.config.update(PUSHER_APP_ID="3", PUSHER_KEY="a-key", PUSHER_SECRET="a-secret")
+app.config.from_prefixed_env("EXAMPLE")
 Pusher(app)
 serve(app, **eval(sys.argv[1]))
 """
@@ -339,14 +399,19 @@ serve(app, **eval(sys.argv[1]))
 class Terminal:
     """A process that serves, and the lines that it prints."""
 
-    def __init__(self, **arguments: object) -> None:
+    def __init__(self, env: dict[str, str] | None = None, **arguments: object) -> None:
         here = Path(__file__).parents[2]
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", SCRIPT, repr(arguments)],
             bufsize=0,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(here)},
+            env={
+                **os.environ,
+                "PYTHONIOENCODING": "ascii",
+                "PYTHONPATH": str(here),
+                **(env or {}),
+            },
         )
         self.lines: list[str] = []
 
@@ -399,16 +464,17 @@ def test_serving_tells_what_happens_and_stops_cleanly(
     browser.close()
     assert terminal.process.returncode == 0
     port, socket_id = address[1], browser.socket_id
-    assert terminal.lines[:7] == [
-        "A local Channels server for app 3, key a-key, is running.",
-        "It is for development: do not use it in production. Point the application at it with",
+    assert terminal.lines[:8] == [
+        f"A local Channels server for the application 'example' runs at http://127.0.0.1:{port},",
+        "for app 3, key a-key. Do not use it in production.",
+        f"{ELSEWHERE} https://api.pusherapp.com:443. Point them here with",
         '  PUSHER_HOST = "127.0.0.1"',
         f"  PUSHER_PORT = {port}",
         "  PUSHER_SSL = False",
         "It posts webhooks nowhere, having no URL for them.",
         f"What happens is shown at http://127.0.0.1:{port}/ too. Press Ctrl-C to stop.",
     ]
-    happened = [line.split(maxsplit=1)[1] for line in terminal.lines[7:-1]]
+    happened = [line.split(maxsplit=1)[1] for line in terminal.lines[8:-1]]
     assert happened == [
         f"connect     {socket_id} from 127.0.0.1 (js \\xe9)",
         f"subscribe   {socket_id} to news",
@@ -417,7 +483,7 @@ def test_serving_tells_what_happens_and_stops_cleanly(
         f"unsubscribe {socket_id} from news",
         f"disconnect  {socket_id}",
     ]
-    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in terminal.lines[7:-1])
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in terminal.lines[8:-1])
     assert terminal.lines[-1] == "Stopped."
     assert SECRET not in "\n".join(terminal.lines)
 
@@ -429,8 +495,70 @@ def test_serving_quietly_tells_only_how_to_reach_it(terminals: list[Terminal]) -
     browser.subscribe("news")
     assert terminal.stop() == ""
     browser.close()
-    assert len(terminal.lines) == 8
+    assert len(terminal.lines) == 9
     assert "It posts webhooks to http://127.0.0.1:9/pusher/events." in terminal.lines
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_it_serves_where_the_settings_point(terminals: list[Terminal], host: str) -> None:
+    port = str(free_port())
+    settings = {"PUSHER_HOST": host, "PUSHER_PORT": port, "PUSHER_SSL": "false"}
+    terminals.append(Terminal({f"EXAMPLE_{key}": value for key, value in settings.items()}))
+    terminals[0].until("Ctrl-C")
+    address = f"http://{host}:{port}"
+    assert terminals[0].lines == [
+        f"A local Channels server for the application 'example' runs at {address},",
+        "for app 3, key a-key. Do not use it in production.",
+        "The application's settings point at it.",
+        "It posts webhooks nowhere, having no URL for them.",
+        f"What happens is shown at {address}/ too. Press Ctrl-C to stop.",
+    ]
+    assert terminals[0].stop() == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "elsewhere"),
+    [
+        ({"PUSHER_HOST": "localhost", "PUSHER_PORT": "6001"}, "https://localhost:6001"),
+        ({"PUSHER_HOST": "localhost", "PUSHER_SSL": "false"}, "http://localhost:80"),
+        ({"PUSHER_CLUSTER": "eu"}, "https://api-eu.pusher.com:443"),
+    ],
+)
+def test_settings_that_point_elsewhere_are_warned_of(
+    terminals: list[Terminal], settings: dict[str, str], elsewhere: str
+) -> None:
+    env = {f"EXAMPLE_{key}": value for key, value in settings.items()}
+    terminals.append(Terminal(env, host="127.0.0.1", port=0))
+    terminals[0].until("Ctrl-C")
+    assert f"{ELSEWHERE} {elsewhere}. Point them here with" in terminals[0].lines
+    assert terminals[0].stop() == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "place"),
+    [
+        (("127.0.0.1", 6002, False), (None, None), ("127.0.0.1", 6002)),
+        (("[::1]", 6002, False), (None, None), ("::1", 6002)),
+        (("localhost", 6002, True), ("0.0.0.0", None), ("0.0.0.0", 6002)),  # noqa: S104
+        (("localhost", 6002, True), (None, 0), ("localhost", 0)),
+        (("api-eu.pusher.com", 443, True), (None, None), ("127.0.0.1", 6001)),
+        (("192.0.2.1", 6002, False), (None, 7000), ("127.0.0.1", 7000)),
+    ],
+)
+def test_a_place_that_was_not_told_is_the_settings_if_it_is_this_machine(
+    client: Client,
+    settings: tuple[str, int, bool],
+    given: tuple[str | None, int | None],
+    place: tuple[str, int],
+) -> None:
+    client.address = settings
+    assert options.place(client, *given) == place
 
 
 def test_serving_on_every_address_is_warned_of(terminals: list[Terminal]) -> None:
