@@ -40,13 +40,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from uuid import UUID
 
 from flask import Flask, current_app, has_app_context
 from pusher.errors import PusherError
 from pusher.signature import sign
 
-from _flask_pusher import handlers
+from _flask_pusher import expect, handlers, rules
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import Commands
 from _flask_pusher.client import Client, api_of
@@ -292,6 +293,7 @@ class Pusher:
 
     # -- Publishing --
 
+    @overload
     def trigger(
         self,
         channels: str | Iterable[str],
@@ -299,11 +301,47 @@ class Pusher:
         data: Any,
         socket_id: str | None = None,
         info: Iterable[str] | None = None,
+        wait: Literal[True] = True,
+    ) -> Any: ...
+
+    @overload
+    def trigger(
+        self,
+        channels: str | Iterable[str],
+        event_name: str,
+        data: Any,
+        socket_id: str | None = None,
+        *,
+        wait: Literal[False],
+    ) -> None: ...
+
+    def trigger(
+        self,
+        channels: str | Iterable[str],
+        event_name: str,
+        data: Any,
+        socket_id: str | None = None,
+        info: Iterable[str] | None = None,
+        wait: bool = True,
     ) -> Any:
         """Publish an event now: :meth:`Client.trigger` of the current application's client.
 
+        :param wait: False gives the event to the publisher, whatever becomes of this request, job
+            or transaction, and returns None at once: for the progress of a job, or an answer that
+            comes in pieces. A service that is down is no exception then. What is lost is told as
+            for :meth:`defer`, and :meth:`hand_over` is not asked. Where the thread of the request
+            publishes, the event leaves when the request ends, however that does.
+        :raises ValueError: for ``info`` with ``wait=False``, too: nobody is there for the answer.
+
         .. versionadded:: 4.0
         """
+        if not wait:
+            if info is not None:
+                raise ValueError("wait=False leaves without an answer, and info asks for one.")
+            binding = self._binding
+            api = api_of(binding.client)
+            binding.outboxes.send(api.events(channels, event_name, data, socket_id))
+            return None
         # A test's own object in the client's place may take no more than it is given.
         given: dict[str, Any] = {"socket_id": socket_id, "info": info}
         options = {name: value for name, value in given.items() if value is not None}
@@ -347,6 +385,20 @@ class Pusher:
         binding = self._binding
         events = api_of(binding.client).events(channels, event_name, data, socket_id)
         binding.outboxes.defer(events)
+
+    def user(self, user_id: str | int | UUID) -> str:
+        """The channel of a signed-in user, for :meth:`trigger` and :meth:`defer`: all connections
+        that :meth:`user_auth` has signed in as this user have it, and pages subscribe to it by
+        ``pusher.signin()`` alone::
+
+            pusher.defer(pusher.user(order.user_id), "shipped", {"order": order.id})
+
+        :param user_id: the ``id`` that the ``user_auth`` handler gave, text, a number or a UUID.
+        :raises ValueError: for what cannot be a user's id.
+
+        .. versionadded:: 4.0
+        """
+        return rules.SERVER_TO_USER + expect.user_id(user_id)
 
     def follow(self, session: Any) -> None:
         """Let deferred events share the fate of a SQLAlchemy session's transaction.

@@ -38,8 +38,7 @@ def channel(name: Any) -> str:
     :raises ValueError: for a name that no channel has; ``TypeError`` for what is no text.
     """
     found = text(name, "A channel's name")
-    bare = found.removeprefix(rules.SERVER_TO_USER)
-    if len(found) > rules.NAME_LENGTH or not rules.is_channel_name(bare):
+    if not rules.is_channel_name(found) and not rules.is_user_channel(found):
         raise ValueError(
             f"A channel's name has 1 to {rules.NAME_LENGTH} of the characters"
             f" {rules.CHARACTERS}; this is {found[: rules.NAME_LENGTH]!r}."

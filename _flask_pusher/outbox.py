@@ -7,33 +7,40 @@ anywhere in a request of the application, in     when the server has closed the 
 copies of its context and teardown too           its status is 400 or more, or an exception left
                                                  the application
 while a streamed response is produced            when that is closed, unless the stream raised
+in a request that came round the middleware      when its context ends, unless Flask finished it
+                                                 with a status of 400 or more, or it raised
 after the response was closed, in a copy of its  when that copy's context ends, unless an exception
 context                                          ended it
 in a process that was forked meanwhile           at once: nothing there tells how it ends
-in an application context outside of a request   when that context ends, unless an exception ended
-                                                 it
+in an application context outside of a request,  when that context ends, unless an exception ended
+of a handler of Flask-SocketIO's too             it
 ===============================================  ==============================================
 
 One place knows how a request ended: the middleware around ``app.wsgi_app``, which sees the final
-status, the exceptions and the close. A client that leaves is no failure.
+status, the exceptions and the close. A client that leaves is no failure. A context that began
+inside a thread of another one, or a copy of it, is its own.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import click
-from flask import Flask, g, has_app_context, has_request_context, request
-from flask.signals import appcontext_tearing_down
+from flask import Flask, Response, g, has_app_context, has_request_context, request
+from flask.signals import appcontext_tearing_down, request_finished
 
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import Slot
-from _flask_pusher.publisher import Publisher, Wire, is_telling, publish_here, publisher
+from _flask_pusher.publisher import Wire, is_telling, publish_here, publisher
 from _flask_pusher.recording import Recording, Recordings
 from _flask_pusher.transactions import Fate, Followed
 
@@ -51,6 +58,10 @@ _INHERITED = "_flask_pusher_inherited"
 """What marks ``g`` of an application context that a forked process has from its parent."""
 
 
+WAITING_SECONDS = 60
+"""After which an event that has not left is spoken of."""
+
+
 def _mark_inherited() -> None:
     with suppress(RuntimeError):  # there is none
         setattr(g, _INHERITED, True)
@@ -62,17 +73,19 @@ with suppress(AttributeError):  # this system does not fork
 
 def places() -> tuple[object, ...]:
     """The request and the application context that code runs in, those that there are."""
+    call = _call.get()
     context = g._get_current_object() if has_app_context() else None
-    return tuple(place for place in (_call.get(), context) if place is not None)
+    found = (call if call is not None and call.is_here() else None, context)
+    return tuple(place for place in found if place is not None)
 
 
 class Entry:
     """A deferred event, the recordings it belongs to, and the transaction whose fate it shares."""
 
-    __slots__ = ("event", "fate", "recordings")
+    __slots__ = ("fate", "recordings", "wire")
 
-    def __init__(self, event: Wire, recordings: list[Recording] | None, fate: Fate | None) -> None:
-        self.event = event
+    def __init__(self, wire: Wire, recordings: list[Recording] | None, fate: Fate | None) -> None:
+        self.wire = wire
         self.recordings = recordings
         """Where it goes in place of the service; None: to the service."""
         self.fate = fate
@@ -105,6 +118,13 @@ class Outboxes:
     def watch(self) -> None:
         """See how each request of the application ends."""
         self.app.wsgi_app = Middleware(self, self.app.wsgi_app)  # type: ignore[method-assign]
+        self.app.url_value_preprocessor(self._begin)
+
+    def _begin(self, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
+        """Flask takes the request of a WSGI call: of one that is Flask-SocketIO's it does not."""
+        call = _call.get()
+        if call is not None and call.owner is self and call.context is None:
+            call.context = ref(g._get_current_object())
 
     def defer(self, events: Iterable[Wire], *, is_decided: bool = False) -> None:
         """Let events leave when this place has succeeded.
@@ -112,17 +132,28 @@ class Outboxes:
         :param is_decided: they tell what has been committed. No transaction decides about them,
             and outside of a request nothing does: they leave now.
         """
-        recordings = self.recordings.of(self.client) or None
+        recordings = self.recordings.of(self.client)
         fate = None if is_decided else self.followed.in_progress()
-        is_now = is_decided and _call.get() is None and not has_request_context()
+        is_now = is_decided and not _is_in_request()
         for event in events:
-            entry = Entry(event, recordings and list(recordings), fate)
-            for outbox in () if is_now else self._here():
-                if outbox.add(entry):
-                    outbox.prepare()
-                    break
-            else:
-                self.leave([entry], here=not is_now)
+            entry = Entry(event, list(recordings) or None, fate)
+            if is_now or not self._keep(entry):
+                self.leave([entry], waits=not is_now)
+
+    def send(self, events: Sequence[Wire]) -> None:
+        """Let events leave now, whatever becomes of this place. Where the thread of a request
+        publishes, that is when it has its response."""
+        recordings = self.recordings.of(self.client)
+        for event in events:
+            for recording in recordings:
+                recording.add(self.client, event)
+        is_kept = not self.has_thread and _is_in_request()
+        if recordings or (is_kept and any(outbox.keep(events) for outbox in self._here())):
+            return
+        self.publish(list(events))
+
+    def _keep(self, entry: Entry) -> bool:
+        return any(outbox.add(entry) for outbox in self._here())
 
     def _here(self) -> Iterator[Outbox]:
         """The outboxes that an event of this place may go into, the first that is open. None is,
@@ -130,54 +161,66 @@ class Outboxes:
         on, nor where a forked process has its parent's: nothing tells when that ends."""
         outbox = _call.get()
         if outbox is not None and outbox.owner is self:
-            yield outbox
-            return
-        if has_request_context():
+            if outbox.is_here():
+                yield outbox
+                return
+        elif has_request_context():
             # Another thread, in a copy of the request's context, has no more than that.
             outbox = request.environ.get(self.key)
-            if outbox is not None:
+            if outbox is not None and outbox.context is not None:
                 yield outbox
         if _INHERITED in g:
             return
         if self.key not in g:
-            setattr(g, self.key, Outbox(self, is_of_request=False))
+            setattr(g, self.key, Outbox(self))
             appcontext_tearing_down.connect(self._end_context, self.app)
+            if has_request_context():
+                request_finished.connect(self._finish, self.app)
         yield g.get(self.key)
+
+    def _finish(self, _app: Flask, response: Response, **_extra: Any) -> None:
+        """A request has its response, and came round the middleware if that has no call here."""
+        call, outbox = _call.get(), g.get(self.key)
+        if outbox is not None and (call is None or call.owner is not self):
+            outbox.status = response.status
 
     def _end_context(self, _app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
         """An application context ends, with what was deferred in it outside of a request."""
         outbox: Outbox | None = g.pop(self.key, None)
-        if outbox is not None:
-            if exc is not None and not _is_success(exc):
-                outbox.fail()
-            outbox.close(here=True)
+        if outbox is None:
+            return
+        if exc is not None and not _is_success(exc):
+            outbox.fail(exc)
+        # Nobody waits in a collector, which closes a generator and the context in it, nor with a
+        # response in hand.
+        outbox.close(waits=not outbox.status and not isinstance(exc, GeneratorExit))
 
-    def leave(self, entries: list[Entry], *, here: bool) -> None:
+    def leave(self, entries: list[Entry], *, waits: bool = False) -> None:
         """Let events go where they belong.
 
-        :param here: publish in this thread, which waits for the answer.
+        :param waits: be here as long as the publisher settles them, for a bounded time.
         """
         events = []
         for entry in entries:
             if not entry.may_leave:
-                name, channels = entry.event["name"], " ".join(entry.event["channels"])
-                self.app.logger.debug("Dropped with its transaction: %r on %s.", name, channels)
-                continue
-            if entry.recordings is None:
-                events.append(entry.event)
-            for recording in entry.recordings or ():
-                recording.add(self.client, entry.event)
+                self.drop([entry], "its transaction")
+            elif entry.recordings is None:
+                events.append(entry.wire)
+            else:
+                for recording in entry.recordings:
+                    recording.add(self.client, entry.wire)
         if not events:
-            return
-        if is_telling():
-            publish_here(self.app, self.client, events)
             return
         is_taken = False
         try:
-            is_taken = self._handed_over(events)
+            is_taken = not is_telling() and self._handed_over(events)
         finally:  # it may end by what is no Exception, such as gevent.Timeout
             if not is_taken:
-                self._publish(events, here)
+                self.publish(events, waits=waits)
+
+    def drop(self, entries: Sequence[Entry], what: str) -> None:
+        if entries and self.app.logger.isEnabledFor(logging.DEBUG):
+            self.app.logger.debug("Dropped with %s: %s.", what, _names(entries))
 
     def _handed_over(self, events: list[Wire]) -> bool:
         handler = self.hand_over.handler
@@ -198,71 +241,105 @@ class Outboxes:
             _is_handing_over.reset(token)
         return True
 
-    def _publish(self, events: list[Wire], here: bool) -> None:
-        if here or not self.has_thread or not publisher().start():
+    def publish(self, events: list[Wire], *, waits: bool = False) -> None:
+        """Let events go to the service."""
+        if is_telling() or waits or not self.has_thread or not publisher().start():
             publish_here(self.app, self.client, events)
         else:
             publisher().submit(self.app, self.client, events)
 
 
+def _names(entries: Iterable[Entry]) -> str:
+    return ", ".join(
+        f"{entry.wire['name']!r} on {' '.join(entry.wire['channels'])}" for entry in entries
+    )
+
+
+def _is_in_request() -> bool:
+    call = _call.get()
+    return has_request_context() or (call is not None and call.is_here())
+
+
 class Outbox:
     """The events that one WSGI call, or one application context, has deferred so far."""
 
-    __slots__ = (
-        "__weakref__",
-        "_entries",
-        "_lock",
-        "_was_ended_by_error",
-        "is_closed",
-        "is_of_request",
-        "may_be_streamed",
-        "owner",
-        "pid",
-        "publisher",
-        "status",
-    )
+    context: ref[object] | None = None
+    """``g`` of Flask's request in this call; None: Flask has none."""
+    thread = 0
+    """The one in which the server calls."""
+    status = ""
+    may_be_streamed = True
+    """Whether the response has no length, and may defer when the application has returned."""
+    is_closed = False
+    since = 0.0
+    """When the first event came."""
+    has_publisher = False
+    _failure = ""
 
-    def __init__(self, owner: Outboxes, *, is_of_request: bool) -> None:
+    def __init__(self, owner: Outboxes, *, is_of_call: bool = False) -> None:
         self.owner = owner
         self.pid = os.getpid()
-        self.is_of_request = is_of_request
-        self.status = ""
-        self.may_be_streamed = False
-        """Whether the response has no length, and may defer when the application has returned."""
-        self.is_closed = False
-        self.publisher: Publisher | None = None
-        """Who runs what a garbage collector must not; None where nothing was deferred."""
-        self._was_ended_by_error = False
+        self.is_of_call = is_of_call
         self._entries: list[Entry] = []
+        self._certain: list[Wire] = []
         # Another thread may defer in a copy of the context while the response is closed.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
-    def is_empty(self) -> bool:
-        return not self._entries
+    def failure(self) -> str:
+        """With what everything here is dropped; empty: with nothing."""
+        if not self._failure and self.status >= "400":
+            return f"its request, which was answered with {self.status}"
+        return self._failure
 
     @property
-    def has_failed(self) -> bool:
-        """Whether nothing leaves from here."""
-        return self._was_ended_by_error or self.status >= "400"
+    def _is_open(self) -> bool:
+        return not self.is_closed and self.pid == os.getpid()
+
+    def is_here(self) -> bool:
+        """Whether code runs in this call's request: in its thread, or in a copy of its context. In
+        a thread that inherited that, and in a copy, another context may have begun."""
+        if self.context is None:
+            return False
+        is_its_thread = self.thread == threading.get_ident()
+        return is_its_thread or (has_app_context() and self.context() is g._get_current_object())
+
+    def warn(self, what: str) -> None:
+        """Say of events that have not left what they wait for."""
+        end = "response to be closed" if self.is_of_call else "application context to end"
+        self.owner.app.logger.warning(
+            "%s for their %s: %s. Let each job have a context, 'with app.app_context():', and a test"
+            " close its responses; pusher.trigger(..., wait=False) waits for neither.",
+            what,
+            end,
+            _names(self._entries),
+        )
 
     def add(self, entry: Entry) -> bool:
         """Take an event, unless it is too late."""
         with self._lock:
-            if self.is_closed or self.pid != os.getpid():
+            if not self._is_open:
                 return False
             self._entries.append(entry)
         for recording in entry.recordings or ():
             recording.at_end[id(self)] = self.settle
+        if not self.since:
+            self.since = time.monotonic()
+            _hold(self)
+            # Before the response could be dropped.
+            self.has_publisher = self.owner.has_thread and publisher().start()
         return True
 
-    def prepare(self) -> None:
-        """Have the publisher run before a response could be dropped."""
-        if self.is_of_request and self.owner.has_thread and publisher().start():
-            self.publisher = publisher()
+    def keep(self, events: Iterable[Wire]) -> bool:
+        """Take events that leave however this ends, unless it is too late."""
+        with self._lock:
+            if self._is_open:
+                self._certain += events
+            return self._is_open
 
-    def fail(self) -> None:
-        self._was_ended_by_error = True
+    def fail(self, error: BaseException) -> None:
+        what = "request" if self.is_of_call else "application context"
+        self._failure = f"its {what}, which ended by {type(error).__name__}"
 
     def settle(self, recording: Recording) -> None:
         """A recording ends, and has what is undecided by then."""
@@ -273,8 +350,8 @@ class Outbox:
                 if entry.recordings and recording in entry.recordings
             ]
         for entry, recordings in found:
-            if entry.may_leave and not self.has_failed:
-                recording.add(self.owner.client, entry.event)
+            if entry.may_leave and not self.failure:
+                recording.add(self.owner.client, entry.wire)
             recordings.remove(recording)
 
     def answer(self) -> None:
@@ -284,20 +361,64 @@ class Outbox:
 
     def close_if_empty(self) -> bool:
         with self._lock:
-            self.is_closed = not self._entries
+            self.is_closed = not self._entries and not self._certain
         return self.is_closed
 
-    def close(self, *, here: bool = False) -> None:
+    def close(self, *, waits: bool = False) -> None:
         """It is over, and what is left leaves."""
         self.is_closed = True
-        self._leave(lambda _entry: True, here=here)
+        self._leave(lambda _entry: True, waits=waits)
+        if self._certain:
+            self.owner.publish(self._certain)
 
-    def _leave(self, is_asked: Callable[[Entry], bool], *, here: bool = False) -> None:
+    def _leave(self, is_asked: Callable[[Entry], bool], *, waits: bool = False) -> None:
         with self._lock:
             entries = [entry for entry in self._entries if is_asked(entry)]
             self._entries = [entry for entry in self._entries if not is_asked(entry)]
-        if entries and not self.has_failed and self.pid == os.getpid():
-            self.owner.leave(entries, here=here)
+        if not self._entries:
+            _held.pop(id(self), None)
+        if self.pid != os.getpid():
+            return
+        if failure := self.failure:
+            self.owner.drop(entries, failure)
+        else:
+            self.owner.leave(entries, waits=waits)
+
+
+_held: dict[int, Outbox] = {}
+"""Those that hold events, some of which wait for an end that does not come."""
+_watches: set[int] = set()
+"""The processes that have a timer."""
+
+
+def _hold(outbox: Outbox) -> None:
+    _held[id(outbox)] = outbox
+    if outbox.owner.has_thread and os.getpid() not in _watches:
+        _watches.add(os.getpid())
+        timer = threading.Timer(WAITING_SECONDS / 4, _speak_of_held)
+        timer.daemon = True
+        with suppress(RuntimeError):  # the interpreter ends
+            timer.start()
+
+
+def _held_here() -> list[Outbox]:
+    return [outbox for outbox in list(_held.values()) if outbox.pid == os.getpid()]
+
+
+def _speak_of_held() -> None:
+    _watches.discard(os.getpid())
+    for outbox in _held_here():
+        if time.monotonic() - outbox.since < WAITING_SECONDS:
+            _hold(outbox)
+        else:
+            _held.pop(id(outbox), None)  # once is enough
+            outbox.warn(f"Deferred events have waited for {WAITING_SECONDS} s")
+
+
+@atexit.register
+def _speak_at_exit() -> None:
+    for outbox in _held_here():
+        outbox.warn("The process ended, and deferred events had waited")
 
 
 class Middleware:
@@ -308,18 +429,22 @@ class Middleware:
         self.wsgi_app = wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        outbox = environ[self.outboxes.key] = Outbox(self.outboxes, is_of_request=True)
+        outbox = environ[self.outboxes.key] = Outbox(self.outboxes, is_of_call=True)
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             outbox.status = status
             outbox.may_be_streamed = "Content-Length" not in dict(headers)
+            if environ.get("HTTP_X_PUSHER_LIVE") == "1":
+                # A page fetches this by itself: it writes into no session, and keeps none alive.
+                headers = [header for header in headers if header[0].lower() != "set-cookie"]
             return start_response(status, headers, *error)
 
-        token = _call.set(outbox)
+        token = _enter(outbox)
         try:
             body = self.wsgi_app(environ, start)
-        except BaseException:
-            outbox.fail()
+        except BaseException as error:
+            if not _is_end_of_websocket(error, environ):
+                outbox.fail(error)
             outbox.close()
             raise
         finally:
@@ -331,37 +456,44 @@ class Middleware:
         return _Body(body, outbox)
 
 
+def _enter(outbox: Outbox) -> Token[Outbox | None]:
+    outbox.thread = threading.get_ident()
+    return _call.set(outbox)
+
+
 class _Body:
     """The response's body, whose end and close the outbox is told of."""
 
     def __init__(self, body: Iterable[bytes], outbox: Outbox) -> None:
         self._body = body
-        self._next = iter(body).__next__
+        self._parts: Iterator[bytes] | None = None
         self._outbox = outbox
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        token = _call.set(self._outbox)
+        token = _enter(self._outbox)
         try:
-            return self._next()
+            if self._parts is None:  # by which middleware of an application may begin its work
+                self._parts = iter(self._body)
+            return next(self._parts)
         except StopIteration:
             self._outbox.answer()
             raise
-        except BaseException:
-            self._outbox.fail()
+        except BaseException as error:
+            self._outbox.fail(error)
             raise
         finally:
             _call.reset(token)
 
     def close(self) -> None:
-        token = _call.set(self._outbox)
+        token = _enter(self._outbox)
         try:
             if hasattr(self._body, "close"):
                 self._body.close()
-        except BaseException:
-            self._outbox.fail()
+        except BaseException as error:
+            self._outbox.fail(error)
             raise
         finally:
             _call.reset(token)
@@ -369,14 +501,13 @@ class _Body:
 
     def __del__(self) -> None:
         """Some servers drop the response to a client that left, without closing it: Werkzeug's
-        development server does. Python may do this in the midst of anything, so that no lock can
-        be taken; a queue's ``put`` takes none. A forked process drops its parent's responses, too:
-        to that process's publisher, which does not run there."""
+        development server does. Python may do this in the midst of anything, so that nothing is
+        waited for; a queue's ``put`` takes no lock. A forked process drops its parent's, too."""
         outbox = self._outbox
-        if outbox.is_closed or outbox.is_empty:
+        if outbox.is_closed or outbox.pid != os.getpid():
             return
-        if outbox.publisher is not None:
-            outbox.publisher.jobs.put(outbox.close)
+        if outbox.has_publisher:
+            publisher().jobs.put(outbox.close)
         else:
             outbox.close()
 
@@ -388,3 +519,9 @@ def _is_success(error: BaseException) -> bool:
     if isinstance(error, SystemExit):
         return not error.code
     return isinstance(error, GeneratorExit)
+
+
+def _is_end_of_websocket(error: BaseException, environ: WSGIEnvironment) -> bool:
+    """Whether this is how a view that has spoken WebSocket lets go of gunicorn's connection."""
+    is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+    return is_websocket and isinstance(error, StopIteration)

@@ -98,7 +98,8 @@ def _checked(channels: Channels) -> Channels:
     for name, content in channels.items():
         is_members = isinstance(content, (list, tuple)) and rules.is_presence(name)
         is_count = isinstance(content, int) and not isinstance(content, bool) and content >= 0
-        if not rules.is_channel_name(name) or not (is_members or is_count):
+        is_name = rules.is_channel_name(name) or rules.is_user_channel(name)
+        if not is_name or not (is_members or is_count):
             raise ValueError(
                 "channels should be a dict of names with the number of their subscribers, or a"
                 f" list of the members' ids on presence channels; it has {name!r}: {content!r}."

@@ -113,9 +113,10 @@ def needs_authorisation(channel: str) -> bool:
     return channel.startswith(AUTHORISED)
 
 
-def is_user_channel(name: str) -> bool:
+def is_user_channel(name: Any) -> bool:
     """Whether this channel carries the events for one signed-in user."""
-    return name.startswith(SERVER_TO_USER) and is_user_id(name[len(SERVER_TO_USER) :])
+    is_one = isinstance(name, str) and name.startswith(SERVER_TO_USER)
+    return is_one and is_user_id(name[len(SERVER_TO_USER) :])
 
 
 def carries_client_events(channel: str) -> bool:

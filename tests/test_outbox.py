@@ -27,9 +27,12 @@ from flask import (
     g,
     request,
     send_file,
+    session,
     stream_with_context,
 )
 from flask.testing import FlaskClient
+from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.test import Client as WsgiClient
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wsgi import FileWrapper
 
@@ -1198,3 +1201,383 @@ class TestServersThatDoNotClose:
 
         self.drop_a_response(app)
         assert names(api) == []
+
+
+class TestRoundTheMiddleware:
+    """What was made of ``app.wsgi_app`` before ``init_app``, and goes on calling that."""
+
+    @pytest.fixture
+    def served(self, app: Flask) -> ProxyFix:
+        return ProxyFix(app.wsgi_app)
+
+    @pytest.fixture
+    def pusher(self, app: Flask, api: Any, served: ProxyFix) -> Pusher:
+        return Pusher(app)
+
+    @pytest.mark.parametrize(
+        ("status", "published"), [(200, ["one"]), (302, ["one"]), (409, []), (500, [])]
+    )
+    def test_the_status_that_flask_finished_it_with_decides(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        api: Any,
+        served: ProxyFix,
+        status: int,
+        published: list[str],
+    ) -> None:
+        @app.get("/")
+        def view() -> tuple[str, int]:
+            pusher.defer("a", "one", {})
+            return "", status
+
+        for _ in range(2):  # the application's first deferred event, and another
+            assert WsgiClient(served).get("/").status_code == status
+        assert names(api) == published * 2
+
+    @pytest.mark.parametrize("propagate", [True, False])
+    def test_an_exception_publishes_nothing(
+        self, app: Flask, pusher: Pusher, api: Any, served: ProxyFix, propagate: bool
+    ) -> None:
+        app.config["PROPAGATE_EXCEPTIONS"] = propagate
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            raise KeyError
+
+        with pytest.raises(KeyError) if propagate else nullcontext():
+            WsgiClient(served).get("/")
+        assert names(api) == []
+
+    def test_an_error_that_is_handled_well_publishes(
+        self, app: Flask, pusher: Pusher, api: Any, served: ProxyFix
+    ) -> None:
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            abort(409)
+
+        app.register_error_handler(409, lambda error: "never mind")
+        assert WsgiClient(served).get("/").status_code == 200
+        assert names(api) == ["one"]
+
+    def test_a_stream_publishes_when_its_context_ends(
+        self, app: Flask, pusher: Pusher, api: Any, served: ProxyFix
+    ) -> None:
+        @app.get("/")
+        def view() -> Response:
+            def body() -> Iterator[str]:
+                yield "a"
+                pusher.defer("a", "streamed", {})
+                yield "b"
+
+            return Response(stream_with_context(body()))
+
+        assert WsgiClient(served).get("/").text == "ab"
+        assert names(api) == ["streamed"]
+
+    def test_no_response_waits_for_the_service(
+        self, app: Flask, pusher: Pusher, api: Any, served: ProxyFix
+    ) -> None:
+        may_answer = threading.Event()
+
+        def answer(call: Any) -> tuple[int, str]:
+            assert may_answer.wait(30)
+            return 200, "{}"
+
+        api.answer = answer
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return "done"
+
+        assert WsgiClient(served).get("/").text == "done"
+        may_answer.set()
+        assert names(api) == ["one"]
+
+    @pytest.mark.parametrize(("status", "published"), [(200, ["one"]), (404, [])])
+    @pytest.mark.parametrize("is_class", [False, True])
+    def test_middleware_that_begins_when_it_is_read_decides_nothing(
+        self, app: Flask, api: Any, status: int, published: list[str], is_class: bool
+    ) -> None:
+        application = app.wsgi_app
+
+        def generator(environ: Any, start_response: Any) -> Iterator[bytes]:
+            yield from application(environ, start_response)
+
+        class Lazy:
+            def __init__(self, *call: Any) -> None:
+                self.call = call
+
+            def __iter__(self) -> Iterator[bytes]:
+                return iter(application(*self.call))
+
+        app.wsgi_app = Lazy if is_class else generator  # type: ignore[assignment, method-assign]
+        pusher = Pusher(app)
+
+        @app.get("/")
+        def view() -> tuple[str, int]:
+            pusher.defer("a", "one", {})
+            return "read", status
+
+        answer = app.test_client().get("/")
+        assert (answer.status_code, answer.text) == (status, "read")
+        assert names(api) == []
+        answer.close()
+        assert names(api) == published
+
+
+class TestWebSockets:
+    """What speaks WebSocket through a server for WSGI."""
+
+    @pytest.mark.parametrize(
+        ("upgrade", "published"), [({"Upgrade": "WebSocket"}, ["one"]), ({}, [])]
+    )
+    def test_the_end_of_a_view_under_gunicorn_is_no_failure(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        browser: FlaskClient,
+        api: Any,
+        upgrade: dict[str, str],
+        published: list[str],
+    ) -> None:
+        """Flask-Sock ends it by the exception that gunicorn takes for a connection let go."""
+
+        class Done(Response):
+            def __call__(self, *call: Any) -> Any:
+                raise StopIteration
+
+        @app.get("/")
+        def view() -> Response:
+            pusher.defer("a", "one", {})
+            return Done()
+
+        with pytest.raises(StopIteration):
+            browser.get("/", headers=upgrade)
+        assert names(api) == published
+
+    @pytest.mark.parametrize("in_its_thread", [True, False])
+    def test_what_a_handler_in_the_connections_call_defers_leaves_when_the_handler_is_over(
+        self, app: Flask, api: Any, in_its_thread: bool
+    ) -> None:
+        """Flask-SocketIO's middleware, made before ``init_app``, pushes a context for each handler
+        as long as the connection lasts."""
+        application = app.wsgi_app
+
+        def handle(environ: Any, name: str) -> None:
+            with app.request_context(environ.copy()):
+                pusher.defer("a", name, {})
+
+        def middleware(environ: Any, start_response: Any) -> Any:
+            if environ["PATH_INFO"] != "/socket":
+                return application(environ, start_response)
+            for name in ("connected", "said"):
+                if in_its_thread:
+                    handle(environ, name)
+                else:
+                    thread = threading.Thread(target=Context().run, args=[handle, environ, name])
+                    thread.start()
+                    thread.join()
+                seen.append(names(api))
+            raise KeyError
+
+        seen: list[list[str]] = []
+        app.wsgi_app = middleware  # type: ignore[method-assign]
+        pusher = Pusher(app)
+        with pytest.raises(KeyError):
+            app.test_client().get("/socket")
+        assert seen == [["connected"], ["connected", "said"]]
+
+
+class TestThreadsThatInherit:
+    """A thread with a copy of the context, as free-threaded Python starts each."""
+
+    @staticmethod
+    def start(work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=copy_context().run, args=[work])
+        thread.start()
+        thread.join()
+
+    @pytest.mark.parametrize("status", [200, 500])
+    def test_what_it_defers_in_the_requests_context_is_the_requests(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, status: int
+    ) -> None:
+        @app.get("/")
+        def view() -> tuple[str, int]:
+            self.start(lambda: pusher.defer("a", "inherited", {}))
+            return "", status
+
+        browser.get("/").close()
+        assert names(api) == ["inherited"] * (status == 200)
+
+    @pytest.mark.parametrize("outer", ["request", "context"])
+    def test_a_context_that_it_begins_is_its_own(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, outer: str
+    ) -> None:
+        def work() -> None:
+            with app.app_context():
+                pusher.defer("a", "own", {})
+
+        def fail() -> None:
+            with suppress(KeyError), app.app_context():
+                pusher.defer("a", "own", {})
+                raise KeyError
+
+        def work_and_fail() -> str:
+            self.start(work)
+            self.start(fail)
+            assert names(api) == ["own"]
+            raise LookupError
+
+        app.add_url_rule("/", view_func=work_and_fail)
+        if outer == "request":
+            browser.get("/").close()
+        else:
+            with pytest.raises(LookupError), app.app_context():
+                work_and_fail()
+        assert names(api) == ["own"]
+
+    def test_a_requests_own_context_inside_it_stays_part_of_it(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        @app.get("/")
+        def view() -> tuple[str, int]:
+            with app.app_context():
+                pusher.defer("a", "inside", {})
+            return "", 500
+
+        browser.get("/").close()
+        assert names(api) == []
+
+
+class TestWhatIsSaid:
+    """Of what is dropped, and of what waits for an end that does not come."""
+
+    @pytest.fixture
+    def said(self, app: Flask, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+        caplog.set_level("DEBUG", logger=app.name)
+        return lambda: [
+            f"{record.levelname}: {record.getMessage()}"
+            for record in caplog.records
+            if record.name == app.name and record.levelname != "ERROR"
+        ]
+
+    def test_what_is_dropped_with_its_request_is_named_with_the_reason(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        browser: FlaskClient,
+        said: Callable[[], list[str]],
+    ) -> None:
+        @app.get("/<int:status>")
+        def view(status: int) -> tuple[str, int]:
+            pusher.defer("a", "one", {"secret": "x"})
+            pusher.defer(["b", "c"], "two", {})
+            if not status:
+                raise KeyError("a secret")
+            return "", status
+
+        app.config["PROPAGATE_EXCEPTIONS"] = True
+        browser.get("/409").close()
+        with pytest.raises(KeyError):
+            browser.get("/0")
+        assert said() == [
+            f"DEBUG: Dropped with its request, which {end}: 'one' on a, 'two' on b c."
+            for end in ("was answered with 409 CONFLICT", "ended by KeyError")
+        ]
+
+    def test_what_is_dropped_with_its_context_is_named_with_the_reason(
+        self, app: Flask, pusher: Pusher, said: Callable[[], list[str]]
+    ) -> None:
+        def work() -> None:
+            with app.app_context():
+                pusher.defer("a", "one", {})
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            work()
+        assert said() == [
+            "DEBUG: Dropped with its application context, which ended by KeyError: 'one' on a."
+        ]
+
+    def test_a_context_that_does_not_end_is_spoken_of_once(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        api: Any,
+        said: Callable[[], list[str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A worker pushes one as it imports the application."""
+        monkeypatch.setattr(room, "WAITING_SECONDS", 0.2)
+        monkeypatch.setattr(room, "_watches", set())
+        context = app.app_context()
+        context.push()
+        pusher.defer("a", "one", {})
+        api.until(lambda: bool(said()))
+        pusher.defer("a", "two", {})
+        with app.app_context():
+            pusher.defer("a", "three", {})
+        api.until(lambda: not room._watches)
+        (line,) = said()
+        assert line == (
+            "WARNING: Deferred events have waited for 0.2 s for their application context to end:"
+            " 'one' on a. Let each job have a context, 'with app.app_context():', and a test close"
+            " its responses; pusher.trigger(..., wait=False) waits for neither."
+        )
+        context.pop()
+        assert names(api) == ["three", "one", "two"]
+
+    def test_a_response_that_nobody_closed_is_spoken_of_when_the_process_ends(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        browser: FlaskClient,
+        api: Any,
+        said: Callable[[], list[str]],
+    ) -> None:
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return ""
+
+        answer = browser.get("/")
+        room._speak_at_exit()
+        (line,) = said()
+        assert line.startswith(
+            "WARNING: The process ended, and deferred events had waited for their response to be"
+            " closed: 'one' on a. Let each job"
+        )
+        answer.close()
+        room._speak_at_exit()
+        assert len(said()) == 1
+
+
+class TestCookies:
+    """Of answers to what a page fetches by itself."""
+
+    @pytest.mark.parametrize(
+        ("headers", "has_cookies"),
+        [({"X-Pusher-Live": "1"}, False), ({"X-Pusher-Live": "0"}, True), ({}, True)],
+    )
+    def test_the_pages_own_fetches_write_no_session(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        browser: FlaskClient,
+        headers: dict[str, str],
+        has_cookies: bool,
+    ) -> None:
+        @app.get("/")
+        def view() -> Response:
+            session["visits"] = session.get("visits", 0) + 1
+            answer = Response("a page")
+            answer.set_cookie("seen", "yes")
+            return answer
+
+        answer = browser.get("/", headers=headers)
+        assert len(answer.headers.getlist("Set-Cookie")) == 2 * has_cookies
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
