@@ -138,9 +138,10 @@ class Handlers:
     def declare_event(self, name: str, pattern: Pattern | None, handler: Handler) -> None:
         declared = self.events.get(name, ())
         text = pattern and pattern.text
-        if any(other is handler and (to and to.text) == text for to, other in declared):
+        alike = [other for to, other in declared if (to and to.text) == text]
+        if any(other is handler for other in alike):
             return
-        if self.is_served and _origin(handler) in (_origin(other) for _, other in declared):
+        if self.is_served and _origin(handler) in map(_origin, alike):
             warn(
                 f"{name_of(handler)}() is declared again for the webhook event {name!r} when an"
                 " application is served already. It is called beside the first one, for every"

@@ -6,15 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    current_app,
-    has_request_context,
-    request,
-    request_finished,
-)
+from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from flask.blueprints import BlueprintSetupState
 
 from _flask_pusher import rules
@@ -127,7 +119,8 @@ def _add_routes(state: BlueprintSetupState) -> None:
         noted = _noted(view)
         for options in hosts:
             state.add_url_rule(path, endpoint, noted, methods=["POST"], **options)
-    request_finished.connect(_expect_our_answer, state.app)
+    # Flask calls the first one last: it sees what all others have made of the response.
+    state.app.after_request_funcs.setdefault(None, []).insert(0, _expect_our_answer)
 
 
 # -- Whose answer it is ---------------------------------------------------------------------------
@@ -153,22 +146,24 @@ def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[[], Response]:
     return noted
 
 
-def _expect_our_answer(app: Flask, response: Response, **_more: Any) -> None:
-    """Refuse where the response is another's success, and say so. Nothing comes after this."""
-    endpoint, environ, status = request.endpoint, request.environ, response.status_code
+def _expect_our_answer(response: Response) -> Response:
+    """Refuse where this is another's success, and say so."""
+    endpoint = request.endpoint
+    if endpoint not in _FOR_PAGES and endpoint not in _FOR_SERVICES:
+        return response
+    environ, status = request.environ, response.status_code
     is_for_page, was_asked = endpoint in _FOR_PAGES, _ANSWER in environ
-    if not is_for_page and endpoint not in _FOR_SERVICES:
-        return
     if response is environ.get(_ANSWER) or request.method == "OPTIONS":
-        return
+        return response
     if was_asked and status >= 400:  # the reason is logged where it was found
-        return
+        return response
     to = response.headers.get("Location", "").partition("?")[0]
     who = "an error handler or after_request function" if was_asked else "before_request, say,"
     happened = f"{who} of the application {f'redirects it to {to:.200}' if to else 'answers it'}"
     happened += f" with status {status}"
-    is_slip = status < 400 or not is_for_page or (status == 400 and "csrf" in app.extensions)
-    app.logger.log(
+    has_csrf = status == 400 and "csrf" in current_app.extensions
+    is_slip = status < 400 or not is_for_page or has_csrf
+    current_app.logger.log(
         logging.WARNING if is_slip else logging.DEBUG,
         "Refused at %s: %s. Let it spare the routes of pusher.blueprint; if it is CSRF protection:"
         " csrf.exempt(pusher.blueprint).",
@@ -179,6 +174,7 @@ def _expect_our_answer(app: Flask, response: Response, **_more: Any) -> None:
         _replace(response, 403, FORBIDDEN)
     elif status < 300:
         _replace(response, 503, f"This webhook was not delivered: {happened}.")
+    return response
 
 
 def _replace(response: Response, status: int, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
@@ -146,12 +147,12 @@ class Browser:
             b"".join(output)
             output.close()  # type: ignore[attr-defined]  # Werkzeug's has it
 
-    def answers(self) -> list[tuple[str, list[tuple[str, str]], bytes]]:
-        """The status, the headers and the body of each answer."""
+    def answers(self) -> list[tuple[str, str, Any]]:
+        """The status, the type and the content of each answer."""
         found = []
         for body, environ in self.requests:
             answer = run_wsgi_app(self.app, {**environ, "wsgi.input": BytesIO(body)})
-            found.append((answer[1], answer[2].to_wsgi_list(), b"".join(answer[0])))
+            found.append((answer[1], answer[2]["Content-Type"], json.loads(b"".join(answer[0]))))
         return found
 
 

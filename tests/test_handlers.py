@@ -7,7 +7,8 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, wraps
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -95,6 +96,77 @@ def test_the_most_specific_pattern_wins_whatever_the_order(make_app: MakeApp) ->
             form = {"socket_id": "1.2", "channel_name": "presence" + channel[7:]}
             answer = browser.post("/pusher/auth", data=form).get_json()
             assert json.loads(answer["channel_data"])["user_id"] == pattern
+
+
+KINDS_FROM_NARROW_TO_WIDE = [
+    ("any(admin,staff)", "admin"),
+    ("uuid", "00000000-0000-0000-0000-000000000009"),
+    ("int", "7"),
+    ("float", "7.5"),
+    ("string(length=2)", "ab"),
+    ("own", "own"),
+    ("default", "other"),
+    ("path", "other"),
+]
+
+
+class OwnConverter(UnicodeConverter):
+    """An application's own, of Werkzeug's usual weight."""
+
+
+class NarrowConverter(BaseConverter):
+    weight = 1
+
+
+class WideConverter(BaseConverter):
+    weight = 300
+
+
+def narrowest(app: Flask, declared: list[str], channel: str) -> str:
+    """The converter of the pattern whose handler has the channel."""
+    pusher = Pusher()
+    asked: list[str] = []
+    for kind in declared:
+
+        def may_subscribe(channel_name: str, socket_id: str, x: Any, _kind: str = kind) -> bool:
+            asked.append(_kind)
+            return True
+
+        pusher.auth(f"private-<{kind}:x>")(may_subscribe)
+    pusher.init_app(app)
+    form = {"socket_id": "1.2", "channel_name": channel}
+    assert app.test_client().post("/pusher/auth", data=form).status_code == 200
+    return asked[0]
+
+
+@pytest.mark.parametrize(("narrow", "wide"), [*combinations(KINDS_FROM_NARROW_TO_WIDE, 2)])
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_the_narrower_converter_answers_in_either_order(
+    app: Flask, narrow: tuple[str, str], wide: tuple[str, str], is_reversed: bool
+) -> None:
+    app.url_map.converters["own"] = OwnConverter
+    declared = [narrow[0], wide[0]]
+    found = narrowest(app, declared[::-1] if is_reversed else declared, f"private-{narrow[1]}")
+    assert found == narrow[0]
+
+
+@pytest.mark.parametrize(
+    ("declared", "found"),
+    [
+        (["any(a,b)", "narrow"], "narrow"),
+        (["path", "wide"], "path"),
+        (["default", "string(minlength=1)"], "string(minlength=1)"),
+        (["string(maxlength=9)", "string(length=1)"], "string(length=1)"),
+        (["any(a,b)", "any(a)"], "any(a)"),
+    ],
+)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_an_own_converter_stands_by_its_weight_and_ties_do_not_depend_on_the_order(
+    app: Flask, declared: list[str], found: str, is_reversed: bool
+) -> None:
+    app.url_map.converters.update(narrow=NarrowConverter, wide=WideConverter)
+    ordered = declared[::-1] if is_reversed else declared
+    assert narrowest(app, ordered, "private-a") == found
 
 
 @pytest.mark.parametrize(
@@ -554,6 +626,109 @@ def test_what_cannot_be_called_is_no_handler(handler: Any) -> None:
     ):
         with pytest.raises(TypeError, match="is given a function; this is of type"):
             declare(handler)
+
+
+class Called:
+    def __init__(self, channel_name: str, socket_id: str) -> None: ...
+
+    def one(self) -> bool:
+        return True
+
+    def both(self, channel_name: str, socket_id: str) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (lambda: True, "too many positional arguments"),
+        (lambda channel: True, "too many positional arguments"),
+        (lambda channel, socket, order: True, "missing a required argument: 'order'"),
+        (
+            lambda socket_id, channel_name: True,
+            "takes 'socket_id' where it is given 'channel_name'",
+        ),
+        (lambda channel, channel_name: True, "takes 'channel_name' where it is given 'socket_id'"),
+        (lambda *, channel_name, socket_id: True, "too many positional arguments"),
+        (Called("", "").one, "too many positional arguments"),
+        (Called.both, "missing a required argument"),
+        (partial(lambda role, channel_name: True, "admin"), "too many positional arguments"),
+    ],
+)
+def test_a_handler_that_does_not_fit_is_an_error_where_it_is_declared(
+    handler: Any, said: str
+) -> None:
+    for declare in (Pusher().auth, Pusher().channel_data, Pusher().auth("private-a")):
+        with pytest.raises(TypeError, match=said) as error:
+            declare(handler)
+        assert "is called with channel_name, socket_id: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (lambda channel_name, socket_id: True, "unexpected keyword argument 'order_id'"),
+        (lambda channel_name, socket_id, order: True, "'order'"),
+        (lambda order_id, socket_id: True, "'order_id'"),
+        (lambda channel_name, socket_id, order_id, /: True, "order_id"),
+    ],
+)
+def test_a_handler_takes_its_patterns_variables_by_name(handler: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said) as error:
+        Pusher().auth("private-order-<int:order_id>")(handler)
+    assert "channel_name, socket_id, order_id=...: " in str(error.value)
+
+
+def test_handlers_of_other_decorators_have_to_fit_as_well() -> None:
+    pusher = Pusher()
+    wrong: Any = lambda: None
+    with pytest.raises(TypeError, match=r"@pusher\.user_auth: .* is called with socket_id: too"):
+        pusher.user_auth(wrong)
+    with pytest.raises(TypeError, match=r"@pusher\.hand_over: .* is called with calls: too"):
+        pusher.hand_over(wrong)
+
+
+def _needs_user(handler: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(handler)
+    def asked(*arguments: Any, **variables: Any) -> Any:
+        return handler(*arguments, user="ana", **variables)
+
+    return asked
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        lambda *arguments: True,
+        lambda *arguments, **variables: True,
+        lambda channel, socket: True,
+        lambda channel_name, socket_id, order_id=None: True,
+        _needs_user(lambda channel_name, socket_id, user: True),
+        partial(lambda role, channel_name, socket_id: True, "admin"),
+        Called("", "").both,
+        Called,
+        max,
+        dict,
+    ],
+)
+def test_what_cannot_be_known_to_fail_is_a_handler(handler: Any) -> None:
+    assert Pusher().auth(handler) is handler
+
+
+@pytest.mark.parametrize(
+    ("decorator", "written"),
+    [("user_auth", "@pusher.user_auth"), ("hand_over", "@pusher.hand_over")],
+)
+def test_parentheses_say_what_to_write(decorator: str, written: str) -> None:
+    with pytest.raises(TypeError, match=f"Write {written} above it, without parentheses"):
+        getattr(Pusher(), decorator)()
+
+
+def test_a_converter_that_is_nearly_one_is_told(app: Flask) -> None:
+    pusher = Pusher()
+    pusher.auth("private-<integer:n>")(lambda channel_name, socket_id, n: True)
+    with pytest.raises(LookupError, match=r"no converter 'integer'\. Is 'int' meant\?"):
+        pusher.init_app(app)
 
 
 def test_a_converter_that_is_unknown_at_a_late_declaration_is_told_at_the_request(

@@ -129,6 +129,9 @@ class TestWhatIsBelieved:
             b"\xff\xfe\x00",
             b"[" * 5000,
             b'{"events":' * 100000,
+            b"{}",
+            b'{"time_ms": 1}',
+            b'{"name": "channel_vacated", "channel": "news"}',
             b'{"events": {}}',
             b'{"events": null}',
             b'{"events": [1]}',
@@ -154,6 +157,21 @@ class TestWhatIsBelieved:
         assert told == []
         assert "Refused a webhook at /pusher/events" in caplog.text
 
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_a_single_event_is_none(
+        self, told: list[Any], post_webhook: PostWebhook, group: str
+    ) -> None:
+        body = {"name": GROUPS[group][0], "channel": "news", "time_ms": time.time() * 1000}
+        assert post_webhook(f"/pusher/events/{group}", body).status_code == 400
+        assert told == []
+
+    @pytest.mark.parametrize("group", ["cache", "subscription_count"])
+    def test_what_has_no_events_is_none_at_the_routes_that_3_0_had_not(
+        self, told: list[Any], post_webhook: PostWebhook, group: str
+    ) -> None:
+        assert post_webhook(f"/pusher/events/{group}", {"hello": "world"}).status_code == 400
+        assert told == []
+
 
 class TestAge:
     def post(self, post_webhook: PostWebhook, time_ms: Any) -> int:
@@ -170,6 +188,26 @@ class TestAge:
         time_ms = time.time_ns() // 10**6 - seconds * 1000
         assert self.post(post_webhook, time_ms) == status
         assert bool(told) is (status == 200)
+
+    @pytest.mark.parametrize(
+        ("time_ms", "status"),
+        [
+            ("now", 200),
+            ("4000000000123", 200),
+            ("4000000000123.5", 200),
+            ("1700000000123", 403),
+            ("nan", 403),
+            ("9" * 5000, 200),
+            ("", 400),
+            ("1.2.3", 400),
+            ("0x1", 400),
+        ],
+    )
+    def test_the_time_may_be_text(
+        self, told: list[Any], post_webhook: PostWebhook, time_ms: str, status: int
+    ) -> None:
+        now = str(time.time_ns() // 10**6)
+        assert self.post(post_webhook, now if time_ms == "now" else time_ms) == status
 
     @pytest.mark.parametrize(
         ("max_age", "seconds", "status"),
@@ -494,7 +532,146 @@ class TestExtraTokens:
         assert len(compared) == 4
 
 
+class TestPatterns:
+    """An event's handler for the channels of one form."""
+
+    @pytest.fixture
+    def boards(self, pusher: Pusher) -> list[Any]:
+        """What the handlers of boards were told."""
+        boards: list[Any] = []
+
+        @pusher.webhooks.event("member_added", "presence-board-<int:board_id>")
+        def joined(event: dict[str, Any], board_id: int) -> None:
+            boards.append((board_id, event["user_id"]))
+
+        @pusher.webhooks.event("member_added", "presence-<anything>")
+        def joined_anything(event: dict[str, Any], *, anything: str) -> None:
+            boards.append(anything)
+
+        @pusher.webhooks.event("member_added")
+        def joined_all(event: dict[str, Any]) -> None:
+            boards.append("all")
+
+        return boards
+
+    @pytest.mark.parametrize(
+        ("channel", "told"),
+        [
+            ("presence-board-7", [(7, "ana"), "board-7", "all"]),
+            ("presence-board-x", ["board-x", "all"]),
+            ("private-board-7", ["all"]),
+            ("presence-board-7" + "7" * 200, ["all"]),
+            ("", ["all"]),
+            (None, ["all"]),
+            (["presence-board-7"], ["all"]),
+        ],
+    )
+    def test_each_that_matches_is_called_in_order_and_given_the_variables(
+        self, boards: list[Any], post_webhook: PostWebhook, channel: Any, told: list[Any]
+    ) -> None:
+        event = {"name": "member_added", "channel": channel, "user_id": "ana"}
+        body = {"time_ms": time.time_ns() // 10**6, "events": [event]}
+        assert post_webhook("/pusher/events", body).status_code == 200
+        assert boards == told
+
+    def test_any_kind_of_channel_may_be_asked_for(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        told: list[Any] = []
+        for pattern in ("<x>", "news-<x>", "cache-<x>"):
+            pusher.webhooks.event("cache_miss", pattern)(lambda event, x: told.append(x))
+        body = {"events": [{"name": "cache_miss", "channel": "cache-a"}]}
+        assert post_webhook("/pusher/events", body).status_code == 200
+        assert told == ["cache-a", "a"]
+
+    @pytest.mark.parametrize(
+        "pattern", ["", "a b", "<x", "<x>-<x>", "<event>", "private-<int(bad=1):x>", "a" * 201]
+    )
+    def test_one_that_cannot_work_is_an_error_where_it_is_declared(
+        self, pusher: Pusher, pattern: str
+    ) -> None:
+        with pytest.raises(ValueError, match=r"@pusher\.webhooks\.event\('cache_miss', "):
+            pusher.webhooks.event("cache_miss", pattern)
+
+    def test_an_unknown_converter_is_an_error_of_init_app(self, app: Flask) -> None:
+        pusher = Pusher()
+        pusher.webhooks.event("cache_miss", "cache-<integer:n>")(lambda event, n: None)
+        with pytest.raises(LookupError, match="Is 'int' meant"):
+            pusher.init_app(app)
+
+    def test_the_same_object_again_is_told_once_for_each_pattern(
+        self, pusher: Pusher, post_webhook: PostWebhook
+    ) -> None:
+        told: list[Any] = []
+
+        def fill(event: dict[str, Any], **variables: str) -> None:
+            told.append(variables)
+
+        for _time in range(2):
+            pusher.webhooks.event("cache_miss", "cache-<x>")(fill)
+            pusher.webhooks.event("cache_miss", "<y>")(fill)
+            pusher.webhooks.event("cache_miss")(fill)
+        post_webhook("/pusher/events", {"events": [{"name": "cache_miss", "channel": "cache-a"}]})
+        assert told == [{"x": "a"}, {"y": "cache-a"}, {}]
+
+
 class TestDeclarations:
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_parentheses_around_nothing_say_what_to_write(
+        self, pusher: Pusher, group: str
+    ) -> None:
+        with pytest.raises(TypeError, match=f"Write @pusher.webhooks.{group} above it, without"):
+            getattr(pusher.webhooks, group)()
+
+    @pytest.mark.parametrize("group", GROUPS)
+    def test_a_groups_handler_is_given_nothing(self, pusher: Pusher, group: str) -> None:
+        with pytest.raises(TypeError, match=r"is called with no argument: missing a required"):
+            getattr(pusher.webhooks, group)(lambda event: None)
+
+    @pytest.mark.parametrize(
+        ("pattern", "handler", "given"),
+        [
+            (None, lambda: None, "event"),
+            (None, lambda event, board_id: None, "event"),
+            ("presence-<int:board_id>", lambda event: None, "event, board_id=..."),
+            ("presence-<int:board_id>", lambda board_id: None, "event, board_id=..."),
+        ],
+    )
+    def test_an_events_handler_is_given_it_and_the_patterns_variables(
+        self, pusher: Pusher, pattern: Any, handler: Any, given: str
+    ) -> None:
+        with pytest.raises(TypeError, match=f"is called with {given}: "):
+            pusher.webhooks.event("member_added", pattern)(handler)
+
+    def test_a_factory_that_runs_again_is_warned_that_its_handlers_add_up(
+        self, make_app: MakeApp
+    ) -> None:
+        pusher = Pusher()
+
+        def create_app() -> Flask:
+            app = make_app(pusher)
+
+            @pusher.webhooks.event("member_added")
+            def arrived(event: dict[str, Any]) -> None: ...
+
+            return app
+
+        create_app()
+        with pytest.warns(
+            UserWarning, match=r"arrived\(\) is declared again for .*'member_added'"
+        ):
+            create_app()
+
+    def test_several_handlers_of_one_event_are_not_warned_about(
+        self, pusher: Pusher, recwarn: Any
+    ) -> None:
+        pusher.webhooks.event("member_added")(lambda event: 1)
+        pusher.webhooks.event("member_added")(lambda event: 2)
+        logs: tuple[list[Any], list[Any]] = ([], [])
+        for log in logs:
+            pusher.webhooks.event("member_added")(log.append)
+        assert recwarn.list == []
+
     @pytest.mark.parametrize("group", ["cache", "subscription_count"])
     def test_a_second_handler_of_a_group_is_an_error(self, pusher: Pusher, group: str) -> None:
         getattr(pusher.webhooks, group)(lambda: None)
