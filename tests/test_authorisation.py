@@ -6,6 +6,7 @@ import base64
 import enum
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, Response, abort, redirect
+from flask.json.provider import DefaultJSONProvider
 from flask.testing import FlaskClient
 
 from flask_pusher import Pusher
@@ -525,3 +527,121 @@ class TestCost:
         names = {f"channel_name[{n}]": "private-" + "x" * 10_000 + str(n) for n in range(10)}
         assert set(map(str, post(**names).get_json().values())) == {"{'status': 400}"}
         assert max(map(len, reasons.messages)) < 300
+
+
+class CamelCase(DefaultJSONProvider):
+    """Writes all keys as JavaScript has them."""
+
+    def dumps(self, obj: Any, **options: Any) -> str:
+        return super().dumps(self.renamed(obj), **options)
+
+    def renamed(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.renamed(one) for one in value]
+        if isinstance(value, dict):
+            return {
+                "".join(part.title() if at else part for at, part in enumerate(key.split("_"))): (
+                    self.renamed(one)
+                )
+                for key, one in value.items()
+            }
+        return value
+
+
+class TestKeys:
+    """Those of the protocol stay what they are, whatever the JSON provider does to keys."""
+
+    @pytest.fixture
+    def post(self, make_app: MakeApp) -> Post:
+        pusher = Pusher()
+        pusher.auth(lambda channel_name, socket_id: "secret" not in channel_name)
+        user = {"first_name": "Ana"}
+        pusher.channel_data(lambda channel_name, socket_id: {"user_id": 7, "user_info": user})
+        pusher.user_auth(lambda socket_id: {"id": 7, "user_info": user, "watchlist": [8]})
+        key = base64.b64encode(MASTER_KEY).decode()
+        app = make_app(pusher, PUSHER_ENCRYPTION_MASTER_KEY_BASE64=key)
+        app.json = CamelCase(app)
+
+        def post(path: str = "auth", **fields: str) -> Any:
+            form = {"socket_id": SOCKET_ID, **fields}
+            return json.loads(app.test_client().post(f"/pusher/{path}", data=form).data)
+
+        return post
+
+    def test_of_a_presence_channel(self, post: Post) -> None:
+        answer = post(channel_name="presence-first_room")
+        assert answer.keys() == {"auth", "channel_data"}
+        data = json.loads(answer["channel_data"])
+        assert data == {"user_id": "7", "user_info": {"firstName": "Ana"}}
+
+    def test_of_an_encrypted_channel(self, post: Post) -> None:
+        assert post(channel_name="private-encrypted-a").keys() == {"auth", "shared_secret"}
+
+    def test_of_a_user(self, post: Post) -> None:
+        answer = post("user-auth")
+        assert answer.keys() == {"auth", "user_data"}
+        data = json.loads(answer["user_data"])
+        assert data == {"id": "7", "user_info": {"firstName": "Ana"}, "watchlist": ["8"]}
+
+    def test_of_a_batch(self, post: Post) -> None:
+        answer = post(**{"channel_name[0]": "private-a_b", "channel_name[1]": "presence-secret_b"})
+        assert answer["private-a_b"].keys() == {"status", "data"}
+        assert answer["presence-secret_b"] == {"status": 403}
+
+    def test_of_what_the_client_signs_by_hand(self, app: Flask) -> None:
+        pusher = Pusher(app)
+        app.json = CamelCase(app)
+        with app.app_context():
+            user = pusher.client.authenticate_user("1.2", {"id": "7", "user_info": {"a_b": 1}})
+        assert json.loads(user["user_data"]) == {"id": "7", "user_info": {"aB": 1}}
+
+
+class TestReasons:
+    """Why a request was refused is in the log, at DEBUG, and what it asked for is there by name."""
+
+    @pytest.mark.parametrize(
+        ("fields", "status", "said"),
+        [
+            ({"channel_name": "private-a", "socket_id": "1"}, 400, "socket_id should be two"),
+            ({"channel_name": "private a"}, 400, "channel_name should be 1 to 200"),
+            ({"channel_name": "news"}, 404, "Only private and presence channels are authorised"),
+            ({"channel_name": "private-encrypted-a"}, 404, "need PUSHER_ENCRYPTION_MASTER_KEY_BA"),
+            ({"channel_name": "private-secret"}, 403, "may_subscribe() returned False for 'priv"),
+            ({}, 400, "Name the channel in channel_name"),
+            ({f"channel_name[{n}]": "private-a" for n in range(501)}, 413, "At most 500 channels"),
+        ],
+    )
+    def test_one_request_has_one_line(
+        self,
+        friendly: Pusher,
+        post: Post,
+        reasons: pytest.LogCaptureFixture,
+        fields: dict[str, str],
+        status: int,
+        said: str,
+    ) -> None:
+        assert post(**fields).status_code == status
+        (told,) = reasons.records
+        assert told.levelno == logging.DEBUG
+        assert told.getMessage().startswith("Refused at /pusher/auth: ")
+        assert said in told.getMessage()
+
+    def test_each_channel_of_a_batch_has_its_own(
+        self, friendly: Pusher, post: Post, reasons: pytest.LogCaptureFixture
+    ) -> None:
+        names = ["a b", "news", "private-encrypted-a", "private-secret", "private-a"]
+        post(**{f"channel_name[{number}]": name for number, name in enumerate(names)})
+        assert len(reasons.messages) == 4
+        for name, told in zip(names, reasons.messages):
+            assert repr(name) in told
+
+    def test_so_has_a_body_that_is_too_long(
+        self, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pusher = Pusher()
+        pusher.auth(lambda channel_name, socket_id: True)
+        app = make_app(pusher, MAX_CONTENT_LENGTH=100)
+        app.logger.setLevel(logging.DEBUG)
+        fields = {"socket_id": "1.2", "channel_name": "private-" + "a" * 150}
+        assert app.test_client().post("/pusher/auth", data=fields).status_code == 413
+        assert "Refused at /pusher/auth: " in caplog.text

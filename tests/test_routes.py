@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Blueprint, Flask, Response, redirect, render_template_string, url_for
+from flask import Blueprint, Flask, render_template_string, url_for
 from flask.testing import FlaskClient
-from werkzeug.exceptions import Unauthorized
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client as Browser
 
@@ -56,59 +53,6 @@ def test_each_endpoint_has_its_route(
 def test_the_blueprint_is_that_of_the_routes(app: Flask, pusher: Pusher) -> None:
     assert isinstance(pusher.blueprint, Blueprint)
     assert app.blueprints["pusher"] is pusher.blueprint
-
-
-def to_login(*_error: Any) -> Any:
-    return redirect("/login")
-
-
-@pytest.mark.parametrize(
-    ("send_away", "refusal"),
-    [
-        (lambda app: app.before_request(to_login), AssertionError("not asked")),
-        (lambda app: app.register_error_handler(401, to_login), Unauthorized()),
-        (lambda app: app.register_error_handler(PermissionError, to_login), PermissionError()),
-    ],
-)
-@pytest.mark.parametrize("path", ["/pusher/auth", "/pusher/user-auth"])
-def test_an_application_that_redirects_to_its_login_page_refuses(
-    app: Flask,
-    pusher: Pusher,
-    caplog: pytest.LogCaptureFixture,
-    send_away: Callable[[Flask], Any],
-    refusal: Exception,
-    path: str,
-) -> None:
-    def refuse(*_arguments: str) -> Any:
-        raise refusal
-
-    send_away(app)
-    app.logger.setLevel(logging.DEBUG)
-    pusher.auth(refuse)
-    pusher.user_auth(refuse)
-    form = FORM if path == "/pusher/auth" else {"socket_id": "1.1"}
-    answer = app.test_client().post(path, data=form)
-    assert answer.status_code == 403
-    assert "Location" not in answer.headers
-    (told,) = [one for one in caplog.records if one.levelno == logging.WARNING]
-    assert told.getMessage().startswith(f"Refused at {path}: ")
-    assert "of the application redirects it to /login with status 302" in told.getMessage()
-
-
-def test_a_redirect_that_is_refused_keeps_its_other_headers() -> None:
-    app, pusher = Flask("an_app"), Pusher()
-    app.config.update(CREDENTIALS)
-    app.before_request(to_login)
-
-    @pusher.blueprint.after_request
-    def allow(response: Response) -> Response:
-        response.headers["Access-Control-Allow-Origin"] = "https://shop.example"
-        return response
-
-    pusher.init_app(app)
-    answer = app.test_client().post("/pusher/auth", data=FORM)
-    assert (answer.status_code, answer.text) == (403, "This user may not do that.")
-    assert answer.headers["Access-Control-Allow-Origin"] == "https://shop.example"
 
 
 # -- Hosts ----------------------------------------------------------------------------------------

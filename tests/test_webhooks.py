@@ -580,9 +580,10 @@ class TestPatterns:
         told: list[Any] = []
         for pattern in ("<x>", "news-<x>", "cache-<x>"):
             pusher.webhooks.event("cache_miss", pattern)(lambda event, x: told.append(x))
-        body = {"events": [{"name": "cache_miss", "channel": "cache-a"}]}
+        names = ("cache-a", "news-b", "private-c")
+        body = {"events": [{"name": "cache_miss", "channel": name} for name in names]}
         assert post_webhook("/pusher/events", body).status_code == 200
-        assert told == ["cache-a", "a"]
+        assert told == ["cache-a", "a", "news-b", "b", "private-c"]
 
     @pytest.mark.parametrize(
         "pattern", ["", "a b", "<x", "<x>-<x>", "<event>", "private-<int(bad=1):x>", "a" * 201]
