@@ -39,7 +39,7 @@ takes any credentials, and says which settings lead to it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 from uuid import UUID
 
@@ -52,6 +52,7 @@ from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import Commands
 from _flask_pusher.client import Client, api_of
 from _flask_pusher.local import LocalServer, local_server
+from _flask_pusher.models import Models
 from _flask_pusher.outbox import Outboxes, places
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
 from _flask_pusher.recording import RecordedEvent, Recordings
@@ -67,6 +68,9 @@ from _flask_pusher.templates import Templates
 from _flask_pusher.transactions import Followed
 from _flask_pusher.transport import NoAnswer
 from _flask_pusher.webhooks import Webhooks, WebhookViews, webhook_headers
+
+if TYPE_CHECKING:
+    from _flask_pusher.models import ModelDecorator, Row
 
 __all__ = [
     "Client",
@@ -109,6 +113,7 @@ class Pusher:
         """Where handlers of webhooks are declared: see :class:`Webhooks`."""
         self._recordings = Recordings()
         self._followed = Followed(places)
+        self._models = Models(self._followed, self._defer_committed)
         if app is not None:
             self.init_app(app)
 
@@ -164,6 +169,7 @@ class Pusher:
             Authorisation(app, client, settings, self._handlers),
             WebhookViews(app, settings, self._handlers),
             Templates(client, settings),
+            self._models,
         )
         app.register_blueprint(self.blueprint, binding=binding)
         binding.outboxes.watch()
@@ -400,6 +406,11 @@ class Pusher:
         """
         return rules.SERVER_TO_USER + expect.user_id(user_id)
 
+    def _defer_committed(self, channels: list[str], event_name: str, data: Any) -> None:
+        binding = self._binding
+        events = api_of(binding.client).events(channels, event_name, data)
+        binding.outboxes.defer(events, is_decided=True)
+
     def follow(self, session: Any) -> None:
         """Let deferred events share the fate of a SQLAlchemy session's transaction.
 
@@ -417,6 +428,54 @@ class Pusher:
         .. versionadded:: 4.0
         """
         self._followed.follow(session)
+
+    def broadcasts(self, model: type[Row], event_name: str = "changed") -> ModelDecorator[Row]:
+        """Declare which channels hear of the rows of a model, once a change is committed.
+
+        The function is given a row and returns a channel's name, or several. Below
+        :meth:`follow`::
+
+            pusher.follow(db.session)
+
+            @pusher.broadcasts(Order)
+            def channels_of(order):
+                return ["private-orders", f"private-user-{order.user_id}"]
+
+        Each of the channels gets one event a transaction, deferred as by :meth:`defer`. It says
+        which rows, by their primary keys, and nothing else of them::
+
+            {"Order": {"created": [8], "updated": [7], "deleted": []}}
+
+        A key of several columns is a list. Of more than 100 rows, or more bytes than an event may
+        have, it is ``{}``. Whoever could see a row before hears as well: the function is asked
+        about the row as it was loaded, too, as far as that is in memory. What is rolled back tells
+        nobody. Outside of a request the event leaves at the commit.
+
+        The function may read columns and relationships. It is asked in the flush: it writes
+        nothing and queries nothing by itself. Where it fails, or names what is no channel, that is
+        logged, and the commit goes on. Statements that change rows in bulk are not seen.
+
+        :param model: a mapped class. Its subclasses are told of too, by this one's name.
+        :param event_name: at most 200 characters.
+        :raises RuntimeError: where no session is followed.
+        :raises TypeError: for what is no mapped class, or a coroutine function.
+        :raises ValueError: for a second function, or an event's name that is none.
+
+        .. versionadded:: 4.0
+        """
+        decorator: ModelDecorator[Row] = self._models.broadcasts(model, event_name)
+        return decorator
+
+    def no_broadcasts(self) -> AbstractContextManager[None]:
+        """Tell nobody of what is flushed inside, for imports and seeds; in this context alone::
+
+            with pusher.no_broadcasts():
+                db.session.add_all(orders)
+                db.session.commit()
+
+        .. versionadded:: 4.0
+        """
+        return self._models.silence()
 
     def hand_over(self, handler: handlers.HandOver = handlers.NOTHING) -> handlers.HandOver:
         """Declare who takes deferred events in place of the publisher: a task queue.

@@ -53,6 +53,7 @@ def check(webhook_url: str | None) -> None:
     for key, value in _in_force(binding):
         click.echo(f"{key:38}{value}")
     _show_handlers(binding)
+    _show_models(binding)
     _show_page(binding)
     if webhook_url and probed_host:
         _probe(binding.client, webhook_url, probed_host)
@@ -104,6 +105,13 @@ def _show_handlers(binding: Binding) -> None:
         click.echo(f"  {_url(f'pusher.{group}_event')}  {names}")
     for name in sorted(set(every).difference(rules.WEBHOOK_EVENTS)):
         click.echo(f"  {name}, which is none of Channels': {', '.join(map(_named, every[name]))}")
+
+
+def _show_models(binding: Binding) -> None:
+    if binding.models.declared:
+        click.echo("Whose changes pages are told of, and who names the channels:")
+    for declared in binding.models.declared.values():
+        click.echo(f"  {declared.model.__name__:36}  {_named(declared.function)}")
 
 
 def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:

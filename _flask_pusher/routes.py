@@ -13,6 +13,7 @@ from _flask_pusher import rules
 from _flask_pusher.authorisation import FORBIDDEN, Authorisation
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import Handlers
+from _flask_pusher.models import Models
 from _flask_pusher.outbox import Outboxes
 from _flask_pusher.settings import Settings
 from _flask_pusher.templates import Templates
@@ -35,6 +36,7 @@ class Binding(NamedTuple):
     authorisation: Authorisation
     webhooks: WebhookViews
     templates: Templates
+    models: Models
 
 
 def of_current_app(key: str) -> Any:

@@ -82,7 +82,7 @@ class Transaction:
         self.wrote = False
         self.committed = False
         self.rolled_back = False
-        self.flushed: list[Any] = []
+        self.flushed: dict[Any, Any] = {}
         """What a flush that goes on has changed, for whoever asks when it is over."""
         self.changes: dict[Any, Any] = {}
         """What is kept of each row that was changed; a later change goes on with an earlier one."""
