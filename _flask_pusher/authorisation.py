@@ -189,6 +189,14 @@ class Authorisation:
                 _expect_id(one, "each id of 'watchlist'", handler, rules.is_user_id)
                 for one in _expect_list(watchlist, handler)
             ]
+            if len(user["watchlist"]) > rules.USERS_PER_WATCHLIST:
+                self.app.logger.warning(
+                    "%s() returned a 'watchlist' of %d ids, of which the service watches the first"
+                    " %d.",
+                    name_of(handler),
+                    len(user["watchlist"]),
+                    rules.USERS_PER_WATCHLIST,
+                )
         return self._answer(self.client.authenticate_user(socket_id, user))
 
     # -- Handlers --

@@ -87,6 +87,20 @@ class TestUsers:
         assert content["auth"] == f"a-key:{sign('1.2::user::' + content['user_data'])}"
         assert seen == ["1.2"]
 
+    @pytest.mark.parametrize("length", [100, 101])
+    def test_a_watchlist_that_is_too_long_is_warned_of(
+        self, pusher: Pusher, sign_in: Post, caplog: pytest.LogCaptureFixture, length: int
+    ) -> None:
+        @pusher.user_auth
+        def user(socket_id: str) -> Any:
+            return {"id": "ana", "watchlist": list(range(length))}
+
+        watchlist = json.loads(sign_in().get_json()["user_data"])["watchlist"]
+        assert len(watchlist) == length
+        warnings = [record.getMessage() for record in caplog.records]
+        assert len(warnings) == (length > 100)
+        assert all("user() returned a 'watchlist' of 101 ids" in warning for warning in warnings)
+
     @pytest.mark.parametrize("returned", [None, False, {}, (False, "why"), (None, "why"), "ana"])
     def test_nobody_is_signed_in_where_the_handler_gives_nobody(
         self, pusher: Pusher, sign_in: Post, returned: Any
