@@ -19,12 +19,9 @@ from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers
 from _flask_pusher.publisher import complete
 from _flask_pusher.routes import Binding
-from _flask_pusher.settings import TABLE, is_default_backend
+from _flask_pusher.settings import NEVER, TABLE
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.transport import in_words, proxies_for, status_of
-
-_HIDDEN = "(set, not shown)"
-_SECRETS = ("secret", "encryption_master_key", "encryption_master_key_base64", "extra_tokens")
 
 
 def _command(function: Callable[..., None]) -> click.Command:
@@ -72,15 +69,16 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
         "host": client.host,
         "port": client.port,
         "ssl": client.ssl,
-        "backend": "requests" if is_default_backend(settings) else type(client.http).__name__,
+        "backend": type(client.http).__name__ if settings.backend else "requests",
         "client_options": json.dumps(settings.client_options, default=repr),
-        "backend_options": ", ".join(settings.backend_options) or "(not set)",
     }
     for row in TABLE:
         value = known.get(row.field, getattr(settings, row.field))
-        if row.field in _SECRETS and value:
-            value = _HIDDEN
-        yield row.key, "(not set)" if value in (None, "", {}) else value
+        if value in (None, "", {}):
+            value = "(not set)"
+        elif row.shown == NEVER:
+            value = "(set, not shown)"
+        yield row.key, value
 
 
 def _show_handlers(binding: Binding) -> None:

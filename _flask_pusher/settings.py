@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from flask import Flask
@@ -22,9 +22,6 @@ from _flask_pusher.codec import json_classes
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.warning import warn
 
-LOG = "log"
-"""The backend that sends nothing and needs no credentials."""
-
 _KEY = r"[A-Za-z0-9_.~-]+"
 _ANY_TEXT = r"[^\ud800-\udfff]+"
 _HOST = r"\w[\w-]*(?:\.\w[\w-]*)*\.?|\[[0-9A-Fa-f:.]+\]"
@@ -35,11 +32,8 @@ _URL = (
     rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>{_PATH})?/apps/(?P<app_id>{rules.APP_ID})/?"
 )
 _BASE64_OF_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
-_FLAGS = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
-_HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com"
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com\.?"
 _LONGEST = 10**9
 """Seconds, which sockets and clocks can count."""
 
@@ -85,6 +79,14 @@ class _WrongError(Exception):
 # -- Readers: each takes a value that is set, and gives what it means -----------------------------
 
 
+def _trimmed(value: Any) -> Any:
+    """Text as environment variables and files of secrets have it."""
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            value = value.decode()
+    return value.strip() if isinstance(value, str) else value
+
+
 def _text(pattern: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -98,9 +100,13 @@ def _text(pattern: str) -> Callable[[Any], str]:
     return read
 
 
+def _cluster(value: Any) -> str:
+    return _text("[A-Za-z0-9-]+")(value).lower()
+
+
 def _host(value: Any) -> str:
     if not isinstance(value, str) or ":" not in value:
-        return _text(_HOST)(value)
+        return _text(_HOST)(value).lower()
     from ipaddress import IPv6Address
 
     address = value.strip("[]")
@@ -114,10 +120,10 @@ def _host(value: Any) -> str:
 
 
 def _flag(value: Any) -> bool:
-    try:
-        return _FLAGS[str(value).lower()]
-    except KeyError:
-        raise _WrongError from None
+    text = str(value).lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise _WrongError
+    return text in _TRUE
 
 
 def _whole_number(most: int, least: int = 1) -> Callable[[Any], int]:
@@ -163,13 +169,10 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _tokens(value: Any) -> Mapping[str, str]:
-    tokens = _mapping(value)
-    for key, secret in tokens.items():
-        if not (isinstance(key, str) and isinstance(secret, str)):
-            raise _WrongError
-        if not (re.fullmatch(_KEY, key) and re.fullmatch(_ANY_TEXT, secret)):
-            raise _WrongError
-    return tokens
+    return {
+        _text(_KEY)(_trimmed(key)): _text(_ANY_TEXT)(_trimmed(secret))
+        for key, secret in _mapping(value).items()
+    }
 
 
 def _backend_options(value: Any) -> Mapping[str, Any]:
@@ -181,13 +184,15 @@ def _backend_options(value: Any) -> Mapping[str, Any]:
 
 
 def _backend(value: Any) -> Any:
-    if value == LOG:
+    if value in ("requests", RequestsBackend):
+        return None
+    if value == "log":
         return LogBackend
     if isinstance(value, str):
         try:
             value = import_string(value)
-        except (ImportError, ValueError) as error:
-            raise _WrongError("'log', or a class or its import path that imports") from error
+        except (ImportError, ValueError):
+            raise _WrongError("'requests', 'log', or a class's import path that imports") from None
     if not callable(value):
         raise _WrongError
     if any(base.__module__ == "pusher.tornado" for base in getattr(value, "__mro__", ())):
@@ -202,12 +207,6 @@ def _publisher(value: Any) -> str:
     if value not in ("thread", "request"):
         raise _WrongError
     return str(value)
-
-
-def _route(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[^<>\s]*", value):
-        raise _WrongError
-    return value
 
 
 def _url(value: Any) -> Mapping[str, str]:
@@ -227,84 +226,105 @@ def _raw_key(value: Any) -> bytes:
 
 # -- The table ------------------------------------------------------------------------------------
 
-
-class Setting:
-    """One row: the key, how its value is read, what it is where it is not set, and what it should
-    be, for the error where it is something else.
-
-    :param is_public: whether a wrong value may be shown: nobody puts a credential there by mistake.
-    :param unset: the values that mean that the setting is not set.
-    """
-
-    def __init__(
-        self,
-        key: str,
-        read: Callable[[Any], Any],
-        default: Any,
-        wanted: str,
-        is_public: bool = False,
-        unset: tuple[Any, ...] = (None, ""),
-    ) -> None:
-        self.key = key
-        self.field = key[len("PUSHER_") :].lower()
-        self.read = read
-        self.default = default
-        self.wanted = wanted
-        self.is_public = is_public
-        self.unset = unset
+ALWAYS, CHECKED, NEVER = "always", "checked", "never"
 
 
-URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535")
+class Setting(NamedTuple):
+    """One row of the table."""
+
+    key: str
+    read: Callable[[Any], Any]
+    default: Any
+    """What it is where it is not set."""
+    wanted: str
+    """What it should be, for the error where it is something else."""
+    shown: str
+    """When its value may be seen: ``ALWAYS``, in errors too; ``CHECKED``, because what is wrong
+    here may carry a credential; ``NEVER``, for it is one."""
+    unset: tuple[Any, ...] = (None, "")
+    """The values that mean that it is not set."""
+
+    @property
+    def field(self) -> str:
+        return self.key[len("PUSHER_") :].lower()
+
+
+_A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
+_SECONDS = "seconds, more than 0 and up to 10**9"
+_A_ROUTE = "a path below the prefix, such as {}, without ? and #"
+_IS_ROUTE = _text(r"[^<>\s?#]+")
+URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
 TABLE = (
-    Setting("PUSHER_APP_ID", _text(rules.APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -"),
-    Setting("PUSHER_KEY", _text(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -"),
-    Setting("PUSHER_SECRET", _text(_ANY_TEXT), None, "the app's secret"),
-    Setting("PUSHER_CLUSTER", _text("[A-Za-z0-9-]+"), None, "a cluster's name, such as eu"),
-    Setting("PUSHER_HOST", _host, None, "a host's name, without scheme, credentials and port"),
-    Setting("PUSHER_PORT", _port, None, "a whole number from 1 to 65535", True),
     Setting(
-        "PUSHER_PATH", _text(_PATH), "", "a path such as /channels, without a slash at its end"
+        "PUSHER_APP_ID", _text(rules.APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -", CHECKED
     ),
-    Setting("PUSHER_SSL", _flag, None, "true or false", True),
-    Setting("PUSHER_TIMEOUT", _seconds, 5, "seconds, more than 0 and up to 10**9", True),
-    Setting("PUSHER_BACKEND", _backend, None, "'log', or an adapter class or its import path"),
-    Setting("PUSHER_BACKEND_OPTIONS", _backend_options, {}, "a dict, or a JSON object as text"),
+    Setting("PUSHER_KEY", _text(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -", CHECKED),
+    Setting("PUSHER_SECRET", _text(_ANY_TEXT), None, "the app's secret", NEVER),
+    Setting("PUSHER_CLUSTER", _cluster, None, "a cluster's name, such as eu", CHECKED),
+    Setting(
+        "PUSHER_HOST", _host, None, "a host's name, without scheme, credentials and port", CHECKED
+    ),
+    Setting("PUSHER_PORT", _port, None, "a whole number from 1 to 65535", ALWAYS),
+    Setting(
+        "PUSHER_PATH",
+        _text(_PATH),
+        "",
+        "a path such as /channels, without a slash at its end",
+        CHECKED,
+    ),
+    Setting("PUSHER_SSL", _flag, None, "true or false", ALWAYS),
+    Setting("PUSHER_TIMEOUT", _seconds, 5, _SECONDS, ALWAYS),
+    Setting(
+        "PUSHER_BACKEND",
+        _backend,
+        None,
+        "'requests', 'log', or an adapter class or its import path",
+        CHECKED,
+    ),
+    Setting("PUSHER_BACKEND_OPTIONS", _backend_options, {}, _A_DICT, NEVER),
     Setting(
         "PUSHER_MAX_EVENT_BYTES",
         _or_none(_whole_number(10**9)),
         rules.EVENT_BYTES,
-        "a whole number from 1 on, or None",
-        is_public=True,
-        unset=("",),
+        f"{_A_NUMBER}, or None",
+        ALWAYS,
+        ("",),
     ),
-    Setting("PUSHER_PUBLISHER", _publisher, "thread", "'thread' or 'request'", True),
-    Setting(MASTER_KEY, _text(_BASE64_OF_32_BYTES), None, "32 bytes in base64"),
-    Setting("PUSHER_ENCRYPTION_MASTER_KEY", _raw_key, None, f"32 bytes (better: {MASTER_KEY})"),
+    Setting("PUSHER_PUBLISHER", _publisher, "thread", "'thread' or 'request'", ALWAYS),
+    Setting(MASTER_KEY, _text(_BASE64_OF_32_BYTES), None, "32 bytes in base64", NEVER),
     Setting(
-        "PUSHER_AUTH", _route, "/auth", "a path below the prefix, such as /auth", True, (None,)
+        "PUSHER_ENCRYPTION_MASTER_KEY", _raw_key, None, f"32 bytes (better: {MASTER_KEY})", NEVER
     ),
-    Setting("PUSHER_USER_AUTH", _route, "/user-auth", "a path, such as /user-auth", True),
+    Setting("PUSHER_AUTH", _IS_ROUTE, "/auth", _A_ROUTE.format("/auth"), ALWAYS, (None,)),
     Setting(
-        "PUSHER_WEBHOOK_MAX_AGE",
-        _or_none(_seconds),
-        600,
-        "seconds, more than 0 and up to 10**9, or None",
-        is_public=True,
-        unset=("",),
+        "PUSHER_USER_AUTH", _IS_ROUTE, "/user-auth", _A_ROUTE.format("/user-auth"), ALWAYS, (None,)
     ),
-    Setting("PUSHER_EXTRA_TOKENS", _tokens, {}, "a dict of keys and their secrets"),
     Setting(
-        "PUSHER_AUTH_MAX_CHANNELS",
-        _whole_number(10**9),
-        500,
-        "a whole number from 1 on",
-        is_public=True,
+        "PUSHER_WEBHOOK_MAX_AGE", _or_none(_seconds), 600, f"{_SECONDS}, or None", ALWAYS, ("",)
     ),
-    Setting("PUSHER_CLIENT_OPTIONS", _mapping, {}, "a dict, or a JSON object as text"),
+    Setting("PUSHER_EXTRA_TOKENS", _tokens, {}, "a dict of keys and their secrets", NEVER),
+    Setting("PUSHER_AUTH_MAX_CHANNELS", _whole_number(10**9), 500, _A_NUMBER, ALWAYS),
+    Setting("PUSHER_CLIENT_OPTIONS", _mapping, {}, _A_DICT, CHECKED),
 )
+"""Every setting but ``PUSHER_URL``, which is several in one."""
+
+
+_ROWS = {row.key: row for row in (URL, *TABLE)}
 _OF_THE_APP = ("app_id", "key", "secret")
+_OF_THE_CLIENT = (
+    *(*_OF_THE_APP, "cluster", "host", "port", "path", "ssl", "timeout", "backend"),
+    *("max_event_bytes", "encryption_master_key", "encryption_master_key_base64"),
+)
 # Flask-Pusher 3.0 had them; the client has no push notifications any more.
 _GONE = ("PUSHER_NOTIFICATION_HOST", "PUSHER_NOTIFICATION_SSL")
+_OF_OTHER_LIBRARIES = {
+    **dict.fromkeys(("PUSHER_ID", "PUSHER_APP"), "PUSHER_APP_ID"),
+    **dict.fromkeys(("PUSHER_APP_KEY", "PUSHER_API_KEY"), "PUSHER_KEY"),
+    **dict.fromkeys(("PUSHER_APP_SECRET", "PUSHER_API_SECRET"), "PUSHER_SECRET"),
+    **dict.fromkeys(("PUSHER_APP_CLUSTER", "PUSHER_REGION"), "PUSHER_CLUSTER"),
+    **dict.fromkeys(("PUSHER_SCHEME", "PUSHER_USE_TLS", "PUSHER_ENCRYPTED"), "PUSHER_SSL"),
+    **dict.fromkeys(("PUSHER_MASTER_KEY", "PUSHER_ENCRYPTION_KEY"), MASTER_KEY),
+}
 
 
 def read_settings(app: Flask) -> Settings:
@@ -312,24 +332,16 @@ def read_settings(app: Flask) -> Settings:
 
     :raises ValueError: for one that is missing or impossible.
     """
-    _warn_of_near_misses(app)
-    url = _read(URL, app.config) or {}
-    found = {row.field: _read(row, app.config) for row in TABLE}
+    config = _with_arguments_of_the_client(app.config)
+    url = _read(URL, config)
+    found = {row.field: _read(row, config) for row in TABLE}
     if found["backend"] is LogBackend:
         url = {"app_id": "log", "key": "log", "secret": secrets.token_hex(32), **url}
-    for row in TABLE:
-        if row.field in _OF_THE_APP:
-            found[row.field] = found[row.field] or url.get(row.field)
-            if found[row.field] is None:
-                raise _error(
-                    row,
-                    app.config,
-                    f"{row.wanted}, from the service's page about the app, or any for the local"
-                    " server",
-                )
-    if found["host"] is None and not (
-        found["cluster"] and re.fullmatch(_HOSTED, url.get("host", ""))
-    ):
+    for field in _OF_THE_APP:
+        found[field] = found[field] or url.get(field)
+        if found[field] is None:
+            raise _missing(_ROWS[f"PUSHER_{field.upper()}"], config)
+    if found["host"] is None and not (found["cluster"] and hosted_cluster(url.get("host", ""))):
         found["host"] = url.get("host")
     if found["ssl"] is None:  # before the URL's port: `https://...:80` says what it speaks
         found["ssl"] = found["port"] != 80 and url.get("scheme") != "http"
@@ -337,35 +349,33 @@ def read_settings(app: Flask) -> Settings:
     found["path"] = found["path"] or url.get("path", "")
     settings = Settings(**found)
     _expect_compatible(settings)
+    for key, meant in strangers(app.config).items():
+        warn(f"{key} is no setting of Flask-Pusher. Is {meant} meant?")
     _leave_for_the_application(app, settings)
     return settings
 
 
+def _with_arguments_of_the_client(config: Mapping[str, Any]) -> dict[str, Any]:
+    """In 3.0 the backend's options could hold arguments of the client. They are settings."""
+    options = dict(_read(_ROWS["PUSHER_BACKEND_OPTIONS"], config))
+    given = {name: options.pop(name) for name in _OF_THE_CLIENT if name in options}
+    settings = {f"PUSHER_{name.upper()}": value for name, value in given.items()}
+    return {**config, **settings, "PUSHER_BACKEND_OPTIONS": options}
+
+
 def _read(row: Setting, config: Mapping[str, Any]) -> Any:
-    if row.key not in config:
-        return row.default
-    value = config[row.key]
-    if isinstance(value, bytes) and row.read is not _raw_key:
-        with suppress(UnicodeDecodeError):
-            value = value.decode()
-    if isinstance(value, str) and row.read is not _raw_key:
-        value = value.strip()
-    if value in row.unset:
+    value = config.get(row.key, row.default)
+    value = value if row.read is _raw_key else _trimmed(value)
+    if value in (*row.unset, row.default):
         return row.default
     try:
         return row.read(value)
     except _WrongError as wrong:
-        raise _error(row, config, str(wrong) or row.wanted) from None
+        raise _error(row, config[row.key], str(wrong) or row.wanted) from None
 
 
-def _error(row: Setting, config: Mapping[str, Any], wanted: str) -> ValueError:
-    value = config.get(row.key)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        found = (
-            "it is not set. app.config.from_prefixed_env() takes"
-            f" FLASK_{row.key} from the environment"
-        )
-    elif row.is_public and not re.search("[@:]", str(value)):
+def _error(row: Setting, value: Any, wanted: str) -> ValueError:
+    if row.shown == ALWAYS and not re.search("[@:]", str(value)):
         found = f"it is {value!r:.100}"
     elif isinstance(value, str):
         found = f"it holds text of {len(value)} characters, which is not shown"
@@ -374,16 +384,50 @@ def _error(row: Setting, config: Mapping[str, Any], wanted: str) -> ValueError:
     return ValueError(f"{row.key} should be {wanted}; {found}.")
 
 
+def _missing(row: Setting, config: Mapping[str, Any]) -> ValueError:
+    others = [key for key, meant in strangers(config).items() if meant == row.key]
+    but = f", but {' and '.join(others)} is, which is no setting here" if others else ""
+    return ValueError(
+        f"{row.key} should be {row.wanted}, from the service's page about the app, or any for the"
+        f" local server; it is not set{but}. Settings come before Pusher(app) and init_app(app);"
+        f" app.config.from_prefixed_env() takes FLASK_{row.key} from the environment."
+    )
+
+
+def strangers(config: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that are no settings, but misspelt ones or those of other libraries, each with the
+    key that is meant. All others are the application's own."""
+    unknown = [
+        key
+        for key in config
+        if isinstance(key, str) and key.startswith("PUSHER_") and key not in {*_ROWS, *_GONE}
+    ]
+    meant = {key: _OF_OTHER_LIBRARIES[key] for key in unknown if key in _OF_OTHER_LIBRARIES}
+    if len(meant) < len(unknown):
+        from difflib import get_close_matches
+
+        for key in set(unknown) - set(meant):
+            names = {known[len("PUSHER_") :]: known for known in _ROWS}
+            for name in get_close_matches(key[len("PUSHER_") :], names, n=1, cutoff=0.8):
+                meant[key] = names[name]
+    return meant
+
+
 def _expect_compatible(settings: Settings) -> None:
+    if settings.key == settings.secret:
+        raise ValueError(
+            "PUSHER_KEY and PUSHER_SECRET hold the same, and pages carry the key. Take both from"
+            " the service's page about the app."
+        )
     if settings.encryption_master_key and settings.encryption_master_key_base64:
         raise ValueError(
             f"PUSHER_ENCRYPTION_MASTER_KEY and {MASTER_KEY} are both set. Keep the latter."
         )
-    routes = {"", "events", *(f"events/{group}" for group in rules.WEBHOOK_GROUPS)}
+    webhooks = {"events", *(f"events/{group}" for group in rules.WEBHOOK_GROUPS)}
     auth, user_auth = settings.auth.strip("/"), settings.user_auth.strip("/")
-    if auth and auth in routes:
+    if auth in webhooks:
         raise ValueError("PUSHER_AUTH should be another path than those of webhooks have.")
-    if user_auth in {auth, *routes}:
+    if user_auth in {"", auth, *webhooks}:
         raise ValueError(
             "PUSHER_USER_AUTH should be another path than PUSHER_AUTH and webhooks have."
         )
@@ -397,54 +441,24 @@ def _leave_for_the_application(app: Flask, settings: Settings) -> None:
         app.config.setdefault(f"PUSHER_{name}", value)
 
 
-def _warn_of_near_misses(app: Flask) -> None:
-    known = {row.key for row in (URL, *TABLE)}
-    unknown = [
-        key
-        for key in app.config
-        if isinstance(key, str) and key.startswith("PUSHER_") and key not in {*known, *_GONE}
-    ]
-    if not unknown:
-        return
-    from difflib import get_close_matches
-
-    names = {key[len("PUSHER_") :]: key for key in known}
-    for key in unknown:
-        for name in get_close_matches(key[len("PUSHER_") :], names, n=1, cutoff=0.8):
-            warn(f"{key} is no setting of Flask-Pusher. Is {names[name]} meant?")
-
-
 def make_client(app: Flask, settings: Settings) -> Client:
     """The client that these settings describe.
 
-    :raises ValueError: for options that the backend does not take.
+    :raises ValueError: for options that the backend does not take, and for what is no backend.
     """
-    arguments: dict[str, Any] = {
-        **json_classes(app),
-        "key": settings.key,
-        "secret": settings.secret,
-        "cluster": settings.cluster,
-        "host": settings.host,
-        "port": settings.port,
-        "path": settings.path,
-        "ssl": settings.ssl,
-        "timeout": settings.timeout,
-        "backend": settings.backend,
-        "max_event_bytes": settings.max_event_bytes,
-        "encryption_master_key": settings.encryption_master_key,
-        "encryption_master_key_base64": settings.encryption_master_key_base64,
-    }
+    arguments = {name: getattr(settings, name) for name in _OF_THE_CLIENT}
     options = dict(settings.backend_options)
     if settings.backend is LogBackend:
-        options["logger"] = app.logger
+        options["app"] = app
     try:
-        return Client(settings.app_id, **{**arguments, **options})
+        client = Client(**{**json_classes(app), **arguments, **options})
+        if not callable(getattr(client.http, "send_request", None)):
+            raise TypeError(f"a {type(client.http).__name__} has no method send_request")
     except (TypeError, ValueError) as error:
-        if not settings.backend_options:
-            raise
-        raise ValueError(
-            f"PUSHER_BACKEND_OPTIONS should be what PUSHER_BACKEND takes: {error}."
-        ) from None
+        key = "PUSHER_BACKEND_OPTIONS" if settings.backend_options else "PUSHER_BACKEND"
+        wanted = "what PUSHER_BACKEND takes" if settings.backend_options else _ROWS[key].wanted
+        raise ValueError(f"{key} should be {wanted}: {error}.") from error
+    return client
 
 
 def hosted_cluster(host: str) -> str | None:
@@ -452,7 +466,3 @@ def hosted_cluster(host: str) -> str | None:
     host of one's own."""
     hosted = re.fullmatch(_HOSTED, host)
     return hosted and (hosted["cluster"] or "")
-
-
-def is_default_backend(settings: Settings) -> bool:
-    return settings.backend in (None, RequestsBackend)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from flask import Flask
 from pusher.http import POST, Request
 
 from _flask_pusher import rules
@@ -15,9 +16,16 @@ from _flask_pusher import rules
 class LogBackend:
     """``PUSHER_BACKEND = "log"``: sends nothing, and logs what it would send."""
 
-    def __init__(self, client: Any, logger: logging.Logger | None = None) -> None:
+    def __init__(self, client: Any, app: Flask | None = None) -> None:
         self.client = client
-        self.logger = logger or logging.getLogger("flask_pusher")
+        self.app = app
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "app": None}  # a copy has no application
+
+    @property
+    def logger(self) -> logging.Logger:
+        return self.app.logger if self.app else logging.getLogger("flask_pusher")
 
     def send_request(self, request: Request) -> dict[str, Any]:
         for event in events_of(request):

@@ -224,7 +224,16 @@ class TestCheck:
         app.config["PUSHER_BACKEND_OPTIONS"] = {"answer": "a-secret"}
         output = run("check").output
         assert "PUSHER_BACKEND                        AsyncBackend\n" in output
-        assert "PUSHER_BACKEND_OPTIONS                answer\n" in output
+        assert "PUSHER_BACKEND_OPTIONS                (set, not shown)\n" in output
+
+    def test_it_shows_what_is_in_force_where_options_are_arguments_of_the_client(
+        self, app: Flask, api: Any, run: Run
+    ) -> None:
+        app.config["PUSHER_BACKEND_OPTIONS"] = {"timeout": 9, "path": "/channels"}
+        output = run("check").output
+        assert "PUSHER_TIMEOUT                        9\n" in output
+        assert "PUSHER_PATH                           /channels\n" in output
+        assert "PUSHER_BACKEND_OPTIONS                (not set)\n" in output
 
 
 class TestProbe:

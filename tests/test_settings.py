@@ -42,9 +42,13 @@ class Backend:
         self.client = client
         self.options = options
 
+    def send_request(self, request: Any) -> Any: ...
+
 
 class OptionlessBackend:
     def __init__(self, client: Any) -> None: ...
+
+    def send_request(self, request: Any) -> Any: ...
 
 
 def test_the_credentials_alone_are_enough_for_the_hosted_service(client_of: ClientOf) -> None:
@@ -92,6 +96,9 @@ def test_without_any_setting_the_first_credential_is_named() -> None:
         ("PUSHER_PORT", "0", "port", 443),
         ("PUSHER_HOST", "", "host", "api.pusherapp.com"),
         ("PUSHER_CLUSTER", "eu", "host", "api-eu.pusher.com"),
+        ("PUSHER_CLUSTER", "EU", "host", "api-eu.pusher.com"),
+        ("PUSHER_HOST", "API-EU.pusher.com", "host", "api-eu.pusher.com"),
+        ("PUSHER_HOST", "WS.Example", "host", "ws.example"),
         ("PUSHER_PORT", 8080, "port", 8080),
         ("PUSHER_PORT", "8080", "port", 8080),
         ("PUSHER_PORT", 1, "port", 1),
@@ -209,11 +216,12 @@ WRONG = [
     ("PUSHER_PUBLISHER", "process"),
     ("PUSHER_PUBLISHER", True),
     ("PUSHER_EXTRA_TOKENS", ["a-key"]),
-    ("PUSHER_EXTRA_TOKENS", {"a-key": 5}),
+    ("PUSHER_EXTRA_TOKENS", {"a-key": 1.5}),
+    ("PUSHER_EXTRA_TOKENS", {"a-key": None}),
     ("PUSHER_EXTRA_TOKENS", {"": "a-secret"}),
     ("PUSHER_EXTRA_TOKENS", {"lone \ud800": "a-secret"}),
     ("PUSHER_EXTRA_TOKENS", {"a-key": "lone \ud800"}),
-    ("PUSHER_EXTRA_TOKENS", {7: "a-secret"}),
+    ("PUSHER_EXTRA_TOKENS", {"a key": "a-secret"}),
     ("PUSHER_EXTRA_TOKENS", '{"a-key": ""}'),
     ("PUSHER_BACKEND_OPTIONS", {"verify": "/no/such/ca.pem"}),
     ("PUSHER_ENCRYPTION_MASTER_KEY_BASE64", "c2hvcnQ="),
@@ -225,6 +233,12 @@ WRONG = [
     ("PUSHER_ENCRYPTION_MASTER_KEY", "\ud800" + "k" * 31),
     ("PUSHER_AUTH", 1.5),
     ("PUSHER_AUTH", "/auth/<tenant>"),
+    ("PUSHER_AUTH", ""),
+    ("PUSHER_AUTH", "  "),
+    ("PUSHER_AUTH", "/auth?x=1"),
+    ("PUSHER_AUTH", "/auth#x"),
+    ("PUSHER_USER_AUTH", ""),
+    ("PUSHER_USER_AUTH", "/sign-in?x=1"),
     ("PUSHER_USER_AUTH", "/a b"),
     ("PUSHER_WEBHOOK_MAX_AGE", 0),
     ("PUSHER_WEBHOOK_MAX_AGE", "for ever"),
@@ -325,6 +339,63 @@ def test_the_warning_names_the_line_that_called_init_app(make_app: MakeApp) -> N
     with pytest.warns(UserWarning, match="PUSHER_CLUSTR") as told:
         Pusher().init_app(make_app(PUSHER_CLUSTR="eu"))
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("PUSHER_APP_KEY", "PUSHER_KEY"),
+        ("PUSHER_APP_SECRET", "PUSHER_SECRET"),
+        ("PUSHER_APP_CLUSTER", "PUSHER_CLUSTER"),
+        ("PUSHER_SCHEME", "PUSHER_SSL"),
+        ("PUSHER_USE_TLS", "PUSHER_SSL"),
+        ("PUSHER_ENCRYPTION_KEY", "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"),
+    ],
+)
+def test_a_setting_of_another_library_is_warned_about(
+    make_app: MakeApp, key: str, meant: str
+) -> None:
+    with pytest.warns(UserWarning, match=f"^{key} is no setting .* Is {meant} meant") as told:
+        Pusher(make_app(**{key: "a-value"}))
+    assert len(told) == 1
+    assert "a-value" not in str(told[0].message)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("PUSHER_KEY", "PUSHER_APP_KEY"),
+        ("PUSHER_SECRET", "PUSHER_APP_SECRET"),
+        ("PUSHER_APP_ID", "PUSHER_APPID"),
+    ],
+)
+def test_a_missing_credential_that_has_another_name_is_told_so(
+    make_app: MakeApp, key: str, other: str
+) -> None:
+    told = f"^{key} should be .* it is not set, but {other} is, which is no setting here"
+    with pytest.raises(ValueError, match=told) as raised:
+        Pusher(make_app(**{key: None, other: "a-value"}))
+    assert "a-value" not in str(raised.value)
+
+
+def test_settings_that_come_behind_pusher_are_told_to_come_before() -> None:
+    with pytest.raises(
+        ValueError, match=r"Settings come before Pusher\(app\) and init_app\(app\)"
+    ):
+        Pusher(Flask("early"))
+
+
+def test_a_key_that_is_the_secret_is_an_error_that_does_not_show_it(make_app: MakeApp) -> None:
+    with pytest.raises(ValueError, match="PUSHER_KEY and PUSHER_SECRET hold the same") as raised:
+        Pusher(make_app(PUSHER_KEY="a-secret"))
+    assert "a-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("backend", ["requests", "log"])
+def test_the_applications_log_is_not_settled_before_it_is_set_up(
+    make_app: MakeApp, backend: str
+) -> None:
+    assert "logger" not in vars(make_app(Pusher(), PUSHER_BACKEND=backend))
 
 
 @pytest.mark.parametrize("key", ["PUSHER_DASHBOARD_URL", "PUSHER_BEAMS_INSTANCE", "PUSHERKEY"])
@@ -446,15 +517,11 @@ class TestBackend:
         with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*'pool'"):
             Pusher(app)
 
-    def test_options_that_the_client_refuses_are_an_error(self, make_app: MakeApp) -> None:
-        with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*'app_id'"):
-            Pusher(make_app(PUSHER_BACKEND_OPTIONS={"app_id": "x"}))
-
     def test_options_that_requests_does_not_have_are_an_error(self, make_app: MakeApp) -> None:
         with pytest.raises(ValueError, match=r"PUSHER_BACKEND_OPTIONS.*'pool' is none of auth"):
             Pusher(make_app(PUSHER_BACKEND_OPTIONS={"pool": 3}))
 
-    @pytest.mark.parametrize("backend", [None, RequestsBackend])
+    @pytest.mark.parametrize("backend", [None, "", "requests", RequestsBackend])
     def test_the_default_is_the_official_one_with_connections_that_last(
         self, client_of: ClientOf, backend: Any
     ) -> None:
@@ -462,12 +529,33 @@ class TestBackend:
         assert isinstance(client.http, RequestsBackend)
         assert client.http.connections == 1000
 
-    def test_an_error_of_a_backend_without_options_is_its_own(self, make_app: MakeApp) -> None:
+    @pytest.mark.parametrize(
+        ("backend", "reason"),
+        [
+            ("os.getcwd", "takes no arguments"),
+            ("builtins.repr", "a str has no method send_request"),
+            ("json.JSONEncoder", "positional argument"),
+        ],
+    )
+    def test_what_is_no_backend_is_an_error_that_names_the_setting(
+        self, make_app: MakeApp, backend: str, reason: str
+    ) -> None:
+        told = r"^PUSHER_BACKEND should be 'requests', 'log', or an adapter class or its import"
+        app = make_app(PUSHER_BACKEND=backend)
+        with pytest.raises(ValueError, match=told) as raised:
+            Pusher(app)
+        assert reason in str(raised.value)
+        assert "pusher" not in app.extensions
+
+    def test_an_error_of_a_backend_without_options_names_the_setting_and_has_its_cause(
+        self, make_app: MakeApp
+    ) -> None:
         def broken(client: Any) -> None:
             raise TypeError("broken")
 
-        with pytest.raises(TypeError, match=r"^broken$"):
+        with pytest.raises(ValueError, match=r"^PUSHER_BACKEND should be .*: broken\.$") as raised:
             Pusher(make_app(PUSHER_BACKEND=broken))
+        assert isinstance(raised.value.__cause__, TypeError)
 
     @pytest.mark.parametrize("kind", ["class", "subclass", "path"])
     def test_tornados_is_refused_because_nothing_would_be_sent(
@@ -485,8 +573,27 @@ class TestBackend:
         with pytest.raises(ValueError, match=told):
             Pusher(make_app(PUSHER_BACKEND=backends[kind]))
 
-    def test_options_may_be_arguments_of_the_client_as_in_3_0(self, client_of: ClientOf) -> None:
-        assert client_of(PUSHER_BACKEND_OPTIONS={"timeout": 9}).timeout == 9
+    def test_options_may_be_arguments_of_the_client_as_in_3_0(self, make_app: MakeApp) -> None:
+        options = {"timeout": "9", "host": "ws.example", "secret": "other", "cluster": "eu"}
+        app = make_app(pusher := Pusher(), PUSHER_BACKEND_OPTIONS=options)
+        client = app.extensions["pusher"]
+        assert (client.timeout, client.host, client.secret) == (9, "ws.example", "other")
+        settings = app.extensions["flask_pusher"].settings
+        assert (settings.timeout, settings.host) == (9, "ws.example")
+        assert settings.backend_options == {}
+        pusher.webhooks.event("cache_miss")(lambda event: None)
+        body = b'{"events": []}'
+        signature = hmac.new(b"other", body, hashlib.sha256).hexdigest()
+        headers = {"X-Pusher-Key": "a-key", "X-Pusher-Signature": signature}
+        browser = app.test_client()
+        assert browser.post("/pusher/events", data=body, headers=headers).status_code == 200
+
+    @pytest.mark.parametrize(("name", "value"), [("timeout", 0), ("host", "a b"), ("port", "x")])
+    def test_such_an_option_is_checked_as_the_setting_is(
+        self, make_app: MakeApp, name: str, value: Any
+    ) -> None:
+        with pytest.raises(ValueError, match=f"^PUSHER_{name.upper()} should be"):
+            Pusher(make_app(PUSHER_BACKEND_OPTIONS={name: value}))
 
 
 class TestMasterKey:
@@ -526,7 +633,7 @@ def test_settings_of_the_push_notifications_that_were_are_ignored(client_of: Cli
 
 @pytest.mark.parametrize(
     ("path", "url"),
-    [(None, "/pusher/auth"), ("", "/pusher"), ("/", "/pusher/"), ("/auth/", "/pusher/auth/")],
+    [(None, "/pusher/auth"), ("/", "/pusher/"), ("/auth/", "/pusher/auth/")],
 )
 def test_the_auth_route_is_where_3_0_had_it(make_app: MakeApp, path: str | None, url: str) -> None:
     app = make_app(pusher := Pusher(), PUSHER_AUTH=path)
@@ -552,14 +659,24 @@ def test_a_limit_that_is_empty_is_the_default(client_of: ClientOf) -> None:
     assert client_of(PUSHER_MAX_EVENT_BYTES="")._pusher_client.max_event_bytes == 10240
 
 
-def test_extra_tokens_may_be_json(
-    make_app: MakeApp,
+@pytest.mark.parametrize(
+    ("tokens", "key", "secret"),
+    [
+        ('{"old-key": "old-secret"}', "old-key", "old-secret"),
+        ({"old-key": 12345}, "old-key", "12345"),
+        ({"old-key": "old-secret\n"}, "old-key", "old-secret"),
+        ({" old-key": b"old-secret\n"}, "old-key", "old-secret"),
+        ({12345: "old-secret"}, "12345", "old-secret"),
+    ],
+)
+def test_extra_tokens_are_read_as_key_and_secret_are(
+    make_app: MakeApp, tokens: Any, key: str, secret: str
 ) -> None:
-    app = make_app(pusher := Pusher(), PUSHER_EXTRA_TOKENS='{"old-key": "old-secret"}')
+    app = make_app(pusher := Pusher(), PUSHER_EXTRA_TOKENS=tokens)
     pusher.webhooks.event("cache_miss")(lambda event: None)
     body = b'{"events": [{"name": "cache_miss"}]}'
-    signature = hmac.new(b"old-secret", body, hashlib.sha256).hexdigest()
-    headers = {"X-Pusher-Key": "old-key", "X-Pusher-Signature": signature}
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"X-Pusher-Key": key, "X-Pusher-Signature": signature}
     assert app.test_client().post("/pusher/events", data=body, headers=headers).status_code == 200
 
 
@@ -571,7 +688,7 @@ def test_the_routes_can_be_changed(make_app: MakeApp, path: str) -> None:
     browser = app.test_client()
     form = {"socket_id": "1.1", "channel_name": "private-x"}
     assert browser.post("/pusher/subscribe", data=form).status_code == 200
-    assert browser.post("/pusher/sign-in", data=form).status_code == 200
+    assert browser.post("/pusher/sign-in", data={"socket_id": "1.1"}).status_code == 200
     assert browser.post("/pusher/auth", data=form).status_code == 404
 
 
