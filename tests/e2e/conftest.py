@@ -222,7 +222,7 @@ def serve(server: str, site: Site, webhooks: list[dict[str, Any]]) -> Iterator[S
 
         def serve(app: Flask, wsgi: WSGIApplication | None = None) -> None:
             if server == "local":
-                running.enter_context(local_server(app, webhooks=webhooks))
+                running.enter_context(local_server(app, webhooks=webhooks, webhook_delay=0.1))
             site.application = wsgi or app
 
         yield serve

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from flask import (
     Blueprint,
@@ -17,9 +23,11 @@ from playwright.sync_api import expect
 
 from flask_pusher import Pusher
 
+from . import WAIT_SECONDS
 from .conftest import RECIPES, NewTab, OpenPage, Serve
 from .pages import Page
 from .servers import Site
+from .tools import Node
 
 
 class TestEcho:
@@ -82,6 +90,60 @@ class TestEcho:
 
         for asked in (authorisation, authentication):
             assert asked.value.headers["authorization"] == "Bearer of-ana"
+
+
+@pytest.mark.parametrize("recipe", ["echo_react.jsx", "echo_vue.js"])
+class TestEchoHooks:
+    """Echo in a framework, bundled, in an application that asks for a CSRF token."""
+
+    @pytest.fixture
+    def pusher(
+        self,
+        app: Flask,
+        serve: Serve,
+        recipe: str,
+        node: Node,
+        packages: Path,
+        tmp_path: Path,
+    ) -> Pusher:
+        bundle(node, packages, RECIPES / recipe, tmp_path / "orders.js")
+        app.static_folder = str(tmp_path)
+        app.register_blueprint(Blueprint("recipes", __name__, template_folder=str(RECIPES)))
+        app.add_url_rule("/", view_func=lambda: render_template("echo_app.html"))
+        CSRFProtect(app)
+        pusher = Pusher(app)
+        pusher.auth("private-orders")(lambda channel_name, socket_id: True)
+        serve(app)
+        return pusher
+
+    def test_a_component_hears_the_events_of_a_private_channel(
+        self, pusher: Pusher, app: Flask, new_tab: NewTab, site: Site
+    ) -> None:
+        tab = new_tab()
+        tab.goto(site.url)
+        with app.app_context():
+            wait_until(lambda: pusher.client.channel_info("private-orders")["occupied"])
+            for name in ("tea", "cake"):
+                pusher.trigger("private-orders", "changed", {"name": name, "state": "served"})
+        expect(tab.get_by_role("listitem")).to_have_text(["tea: served", "cake: served"])
+
+
+def bundle(node: Node, packages: Path, source: Path, target: Path) -> None:
+    """Make one script of a recipe and of npm's packages, as the developer of a page would."""
+    esbuild = [*node.node, str(packages / "esbuild/bin/esbuild"), "--log-level=error"]
+    subprocess.run(
+        [*esbuild, str(source), "--bundle", "--jsx=automatic", f"--outfile={target}"],
+        check=True,
+        env={**os.environ, "NODE_PATH": str(packages)},
+        timeout=60,
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
 
 
 class TestSinglePageApplication:
