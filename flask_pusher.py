@@ -113,7 +113,7 @@ class Pusher:
         """Where handlers of webhooks are declared: see :class:`Webhooks`."""
         self._recordings = Recordings()
         self._followed = Followed(places)
-        self._models = Models(self._followed, self._defer_committed)
+        self._models = Models(self._followed)
         if app is not None:
             self.init_app(app)
 
@@ -405,11 +405,6 @@ class Pusher:
         .. versionadded:: 4.0
         """
         return rules.SERVER_TO_USER + expect.user_id(user_id)
-
-    def _defer_committed(self, channels: list[str], event_name: str, data: Any) -> None:
-        binding = self._binding
-        events = api_of(binding.client).events(channels, event_name, data)
-        binding.outboxes.defer(events, is_decided=True)
 
     def follow(self, session: Any) -> None:
         """Let deferred events share the fate of a SQLAlchemy session's transaction.

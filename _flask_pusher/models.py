@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
 from flask import current_app, has_app_context
 
 from _flask_pusher import expect
+from _flask_pusher.client import api_of
 from _flask_pusher.handlers import declared_twice, expect_handler, name_of
 from _flask_pusher.transactions import Followed
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 
 Names = tuple[str, ...]
+Key = tuple[Any, ...]
 
 KEYS_PER_EVENT = 100
 """Of how many rows an event says which they are."""
@@ -83,15 +85,11 @@ class Declared(NamedTuple):
 
 
 class Models:
-    """The models that one extension tells of.
+    """The models that one extension tells of."""
 
-    :param publish: called with channels, an event's name and its data, of what was committed.
-    """
-
-    def __init__(self, followed: Followed, publish: Callable[[list[str], str, Any], None]) -> None:
+    def __init__(self, followed: Followed) -> None:
         self.declared: dict[type, Declared] = {}
         self._followed = followed
-        self._publish = publish
         followed.listeners.update(
             before_flush=self._begins_flush,
             after_flush_postexec=self._flushed,
@@ -223,43 +221,52 @@ class Models:
         binding = current_app.extensions.get("flask_pusher") if has_app_context() else None
         if binding is None:
             _logger().warning(
-                "Nobody is told of a change that was committed outside of an application context:"
-                " of %s. Commit inside of 'with app.app_context():', of an application that has"
+                "Nobody is told of a change of %s: it was committed outside of an application"
+                " context. Commit inside of 'with app.app_context():', of an application that has"
                 " this Pusher.",
                 ", ".join(sorted({declared.model.__name__ for declared, _ in changes})),
             )
         elif binding.models is self:  # another Pusher tells of its own
-            self._tell_all(changes)
+            events = api_of(binding.client).events
+            told = [
+                event for what in _told(changes) for event in _as_far_as_possible(events, *what)
+            ]
+            binding.outboxes.defer(told, is_decided=True)
 
-    def _tell_all(self, changes: Mapping[tuple[Declared, tuple[Any, ...]], Change]) -> None:
-        """Tell each channel once, and in one event the channels that are told the same."""
-        concerned = defaultdict(list)
-        for (declared, key), change in changes.items():
-            for channel in dict.fromkeys(change.before + change.after):
-                told = (declared.model.__name__, _KINDS[change[:2]], key)
-                concerned[declared.event_name, channel].append(told)
-        alike = defaultdict(list)
-        for (event_name, channel), rows in concerned.items():
-            alike[event_name, tuple(rows) if len(rows) <= KEYS_PER_EVENT else ()].append(channel)
-        for (event_name, those), channels in alike.items():
-            data: dict[str, dict[str, list[Any]]] = {}
-            for name, kind, key in those:
-                kinds = data.setdefault(name, {kind: [] for kind in _KINDS.values()})
-                kinds[kind].append(key[0] if len(key) == 1 else list(key))
-            self._tell(channels, event_name, data)
 
-    def _tell(self, channels: list[str], event_name: str, data: Mapping[str, Any]) -> None:
-        """Publish an event, or as much of it as can be."""
-        try:
-            self._publish(channels, event_name, data)
-        except Exception as error:  # noqa: BLE001 - a JSON provider may raise any
-            if len(channels) > 1:  # one of them may be none, or must be an event's only one
-                for channel in channels:
-                    self._tell([channel], event_name, data)
-            elif data:  # it may be too long, or no JSON
-                self._tell(channels, event_name, {})
-            else:
-                _logger().error("Nobody is told on %r of a change: %s", channels[0], error)
+def _told(changes: Mapping[tuple[Declared, Key], Change]) -> Iterator[tuple[list[str], str, Any]]:
+    """The events of a transaction, one a channel, and one for all that are told the same: the
+    channels, the event's name, and the primary keys of the rows by model and what became of them."""
+    concerned = defaultdict(list)
+    for (declared, key), change in changes.items():
+        for channel in dict.fromkeys(change.before + change.after):
+            told = (declared.model.__name__, _KINDS[change[:2]], key)
+            concerned[declared.event_name, channel].append(told)
+    alike = defaultdict(list)
+    for (event_name, channel), rows in concerned.items():
+        alike[event_name, tuple(rows) if len(rows) <= KEYS_PER_EVENT else ()].append(channel)
+    for (event_name, those), channels in alike.items():
+        data: dict[str, dict[str, list[Any]]] = {}
+        for name, kind, key in those:
+            kinds = data.setdefault(name, {kind: [] for kind in _KINDS.values()})
+            kinds[kind].append(key[0] if len(key) == 1 else list(key))
+        yield channels, event_name, data
+
+
+def _as_far_as_possible(
+    events: Callable[..., list[Any]], channels: list[str], event_name: str, data: Any
+) -> list[Any]:
+    """An event as it is published; what makes it impossible is left out."""
+    try:
+        return events(channels, event_name, data)
+    except Exception as error:  # noqa: BLE001 - a JSON provider may raise any
+        if len(channels) > 1:  # one of them may be none, or must be an event's only one
+            singly = [_as_far_as_possible(events, [one], event_name, data) for one in channels]
+            return [event for found in singly for event in found]
+        if data:  # it may be too long, or no JSON
+            return _as_far_as_possible(events, channels, event_name, {})
+        _logger().error("Nobody is told on %r of a change: %s", channels[0], error)
+        return []
 
 
 def _as_loaded(state: InstanceState[Any]) -> Any:

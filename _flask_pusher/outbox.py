@@ -135,10 +135,10 @@ class Outboxes:
         recordings = self.recordings.of(self.client)
         fate = None if is_decided else self.followed.in_progress()
         is_now = is_decided and not _is_in_request()
-        for event in events:
-            entry = Entry(event, list(recordings) or None, fate)
-            if is_now or not self._keep(entry):
-                self.leave([entry], waits=not is_now)
+        entries = [Entry(event, list(recordings) or None, fate) for event in events]
+        left = [entry for entry in entries if is_now or not self._keep(entry)]
+        if left:
+            self.leave(left, waits=not is_now)
 
     def send(self, events: Sequence[Wire]) -> None:
         """Let events leave now, whatever becomes of this place. Where the thread of a request

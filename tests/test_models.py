@@ -821,21 +821,25 @@ class TestPlaces:
         api.until(lambda: len(api.events) == 4)
         assert {channel for channel, _, _ in api.events} == {"private-orders", "private-user-3"}
 
-    def test_a_task_queue_is_told(self, orders: Shop) -> None:
-        handed: list[dict[str, Any]] = []
-        orders.pusher.hand_over(handed.extend)
+    def test_a_task_queue_is_told_in_one_call(self, orders: Shop) -> None:
+        calls: list[list[str]] = []
+        orders.pusher.broadcasts(User)(lambda user: f"private-user-{user.id}")
 
-        @orders.app.post("/")
-        def order() -> str:
-            orders.session.add(Order(user_id=3))
+        @orders.pusher.hand_over
+        def enqueue(events: list[dict[str, Any]]) -> None:
+            calls.append(sorted(channel for event in events for channel in event["channels"]))
+
+        @orders.app.post("/<int:user_id>")
+        def order(user_id: int) -> str:
+            orders.session.add_all([Order(user_id=3), User(id=user_id)])
             orders.session.commit()
             return ""
 
-        orders.app.test_client().post("/")
-        assert [call["name"] for call in handed] == ["changed"]
+        orders.app.test_client().post("/4")
+        assert calls == [["private-orders", "private-user-3", "private-user-4"]]
         with orders.app.app_context():
-            order()
-        assert [call["name"] for call in handed] == ["changed", "changed"]
+            order(5)
+            assert calls[1:] == [["private-orders", "private-user-3", "private-user-5"]]
 
     def test_outside_of_a_context_it_is_not_lost_in_silence(
         self, orders: Shop, caplog: pytest.LogCaptureFixture
@@ -845,7 +849,8 @@ class TestPlaces:
             orders.session.commit()
         assert events == []
         (said,) = failures(caplog)
-        assert "of Order. Commit inside of 'with app.app_context():'" in said
+        assert said.startswith("Nobody is told of a change of Order: ")
+        assert "Commit inside of 'with app.app_context():'" in said
 
     def test_in_a_context_of_another_application_it_is_not_lost_in_silence(
         self, orders: Shop, caplog: pytest.LogCaptureFixture

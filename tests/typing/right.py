@@ -329,6 +329,40 @@ publish_failed.connect(tell, sender=app)
 pusher.follow(object())
 
 
+# Models that tell pages of their changes: the function is given a row of the model.
+
+
+class Order:
+    user_id: int
+
+
+class GiftOrder(Order):
+    pass
+
+
+@pusher.broadcasts(Order)
+def channels_of_order(order: Order) -> list[str]:
+    return ["private-orders", f"private-user-{order.user_id}"]
+
+
+@pusher.broadcasts(GiftOrder, event_name="given")
+def channel_of_gift(order: Order) -> str:
+    return pusher.user(order.user_id)
+
+
+@later.broadcasts(Order)
+def channels_in_turn(order: Order) -> Iterator[str]:
+    yield "private-orders"
+
+
+pusher.broadcasts(Order)(lambda order: f"private-user-{order.user_id}")
+assert_type(channels_of_order(Order()), list[str])
+assert_type(channel_of_gift(GiftOrder()), str)
+
+with pusher.no_broadcasts():
+    pass
+
+
 # Tests of an application.
 
 

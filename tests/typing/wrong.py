@@ -196,6 +196,46 @@ pusher.publish([("news", "posted")])  # wrong
 pusher.follow()  # wrong
 
 
+class Order:
+    user_id: int
+
+
+@pusher.broadcasts(Order)  # wrong
+def takes_an_id(order_id: int) -> str:
+    return f"private-order-{order_id}"
+
+
+@pusher.broadcasts(Order)  # wrong
+def takes_nothing_of_the_row() -> str:
+    return "private-orders"
+
+
+@pusher.broadcasts(Order)  # wrong
+def names_nobody(order: Order) -> None:
+    print(order.user_id)
+
+
+@pusher.broadcasts(Order)  # wrong
+def gives_ids(order: Order) -> list[int]:
+    return [order.user_id]
+
+
+@pusher.broadcasts(Order)  # wrong
+async def names_them_soon(order: Order) -> list[str]:
+    return ["private-orders"]
+
+
+@pusher.broadcasts  # wrong
+def has_no_model(order: Order) -> str:
+    return "private-orders"
+
+
+pusher.broadcasts(Order())  # wrong
+pusher.broadcasts("Order")  # wrong
+pusher.broadcasts(Order, event_name=7)  # wrong
+pusher.no_broadcasts(Order)  # wrong
+
+
 @pusher.hand_over  # wrong
 def takes_no_calls() -> None:
     pass
