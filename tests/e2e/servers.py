@@ -21,7 +21,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from . import WAIT_SECONDS
-from .tools import HERE, find_wsgi_server
+from .tools import GUNICORN, HERE, find_wsgi_server
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -302,25 +302,36 @@ def settings_for(api_port: int, **others: str) -> dict[str, str]:
 class WsgiServer:
     """A server of a kind that ``find_wsgi_server`` knows, which runs an application of a module here.
 
-    The socket listens before the server starts: early requests wait for it.
+    The socket listens before gunicorn and uWSGI start: early requests wait for it.
     """
 
     def __init__(self, kind: str, module: str, settings: dict[str, str], *arguments: str) -> None:
         command = find_wsgi_server(kind)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        address = f"fd://{self._listener.fileno()}"
+        address, factory = f"fd://{self._listener.fileno()}", f"{module}:create_app"
         if kind == "uwsgi":
-            command += ["--http-socket", address, "--module", f"{module}:create_app()"]
+            command += ["--http-socket", address, "--module", f"{factory}()"]
+        elif kind in GUNICORN:
+            command += ["--bind", address, f"{factory}()"]
         else:
-            command += ["--bind", address, f"{module}:create_app()"]
+            self._listener.close()
+            command += {
+                "flask": ["--app", factory, "run", f"--port={self.port}"],
+                "uvicorn": ["--factory", "--interface=wsgi", f"--port={self.port}", factory],
+                "waitress": ["--call", f"--listen=127.0.0.1:{self.port}", factory],
+            }[kind]
+        is_ours = kind == "uwsgi" or kind in GUNICORN
         self._process = subprocess.Popen(
-            [*command, "--pythonpath", str(HERE), *arguments],
-            pass_fds=[self._listener.fileno()],
+            [*command, *(["--pythonpath", str(HERE)] if is_ours else []), *arguments],
+            cwd=HERE,
+            pass_fds=[self._listener.fileno()] if is_ours else [],
             env={**os.environ, **settings},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        if not is_ours:
+            wait_for_port(self.port, self._process)
 
     def reload(self) -> None:
         """Tell gunicorn to replace its workers."""

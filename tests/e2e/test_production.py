@@ -24,7 +24,6 @@ from .servers import Soketi, WsgiServer, settings_for
 from .tools import GUNICORN, MissingToolError, Node
 
 CLIENTS = 4
-LINK_SECONDS = 0.02
 WAIT_SECONDS = 60
 
 
@@ -39,6 +38,7 @@ class Api:
         self.soketi: Soketi | None = None
         """Where it passes the calls on to, as a proxy does; without one they are accepted."""
         self.is_proxy = False
+        self.link_seconds = 0.02
         self._lock = threading.Lock()
         self._server = Server(("127.0.0.1", 0), self._handler())
         self.port = self._server.server_port
@@ -70,7 +70,7 @@ class Api:
         if not self.may_answer.is_set():
             self.may_answer.wait(WAIT_SECONDS)
             return 503, b"Try again"
-        time.sleep(LINK_SECONDS)
+        time.sleep(self.link_seconds)
         status, answer = self._pass_on(path, body) if self.is_proxy else (200, b"{}")
         if status == 200:
             content = json.loads(body)
@@ -252,6 +252,19 @@ def test_workers_that_are_reloaded_under_load_lose_nothing(api: Api, run: Run, k
     site.stop()
     assert set(site.answers) <= set(api.names)
     assert api.is_in_order
+    assert site.lost == []
+
+
+@pytest.mark.parametrize("kind", ["flask", "waitress", "uvicorn"])
+@pytest.mark.parametrize("is_mended", [False, True])
+def test_a_server_that_lets_sigterm_kill_it_loses_what_waits_unless_two_lines_mend_it(
+    api: Api, run: Run, kind: str, is_mended: bool
+) -> None:
+    api.link_seconds = 0.5
+    site = run(kind, **({"ENDS_IN_ORDER": "yes"} if is_mended else {}))
+    site.answers += [site.get("/defer") for _ in range(10)]
+    site.stop()
+    assert (set(site.answers) <= set(api.names)) is is_mended
     assert site.lost == []
 
 

@@ -90,20 +90,22 @@ def find_chromium() -> str:
 
 
 def find_wsgi_server(kind: str) -> list[str]:
-    """The command of gunicorn with a kind of its workers, or of uWSGI."""
+    """The command of gunicorn with a kind of its workers, of uWSGI, or of a server by its name."""
     if kind == "uwsgi":
         program = Path(sys.executable).with_name("uwsgi")
         if not program.exists():
             raise MissingToolError("There is no uWSGI: pip install uwsgi")
         return [
-            *(str(program), "--virtualenv", sys.prefix, "--need-app", "--enable-threads"),
+            # The newest runs an application's threads by itself.
+            *(str(program), "--virtualenv", sys.prefix, "--need-app"),
             *("--master", "--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
             *("--add-header", "Connection: close"),
         ]
-    for package in ("gunicorn", kind) if kind == "gevent" else ("gunicorn",):
+    server = "gunicorn" if kind in GUNICORN else kind
+    for package in (server, kind) if kind == "gevent" else (server,):
         if not find_spec(package):
             raise MissingToolError(f"There is no {package}: pip install {package}")
-    return [sys.executable, "-m", "gunicorn", *GUNICORN[kind]]
+    return [sys.executable, "-m", server, *GUNICORN.get(kind, ())]
 
 
 def install_packages(node: Node, cache: Path) -> Path:
