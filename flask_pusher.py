@@ -38,7 +38,7 @@ takes any credentials, and says which settings lead to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 from uuid import UUID
@@ -208,7 +208,7 @@ class Pusher:
     # -- Who may subscribe, and who is there --
 
     @overload
-    def auth(self, pattern: str, /) -> handlers.AuthDecorator: ...
+    def auth(self, pattern: str, /) -> Callable[[handlers.PatternAuth], handlers.PatternAuth]: ...
 
     @overload
     def auth(self, handler: handlers.AuthHandler, /) -> handlers.AuthHandler: ...
@@ -247,7 +247,9 @@ class Pusher:
         return self._handlers.auth.declare(pattern_or_handler)
 
     @overload
-    def channel_data(self, pattern: str, /) -> handlers.DataDecorator: ...
+    def channel_data(
+        self, pattern: str, /
+    ) -> Callable[[handlers.PatternData], handlers.PatternData]: ...
 
     @overload
     def channel_data(self, handler: handlers.DataHandler, /) -> handlers.DataHandler: ...

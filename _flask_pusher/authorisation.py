@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from flask import Flask, abort, current_app, request, url_for
@@ -29,21 +30,11 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
-from _flask_pusher import rules
+from _flask_pusher import handlers, rules
 from _flask_pusher.api import MASTER_KEY
 from _flask_pusher.client import Client
 from _flask_pusher.expect import text_id
-from _flask_pusher.handlers import (
-    ChannelHandlers,
-    Found,
-    Handler,
-    Handlers,
-    Matcher,
-    answer_in,
-    finished,
-    is_refusal,
-    name_of,
-)
+from _flask_pusher.handlers import Found, Handler, Handlers, Matcher, is_refusal, name_of
 from _flask_pusher.settings import Settings
 
 FORBIDDEN = "This user may not do that."
@@ -56,20 +47,19 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 class Authorisation:
     """What the two routes answer in one application."""
 
-    def __init__(self, app: Flask, client: Client, settings: Settings, handlers: Handlers) -> None:
+    def __init__(self, app: Flask, client: Client, settings: Settings, declared: Handlers) -> None:
         self.app = app
         self.client = client
         self.max_channels = settings.auth_max_channels
-        self.handlers = handlers
-        self._matchers = {
-            declared: Matcher(declared, app) for declared in (handlers.auth, handlers.channel_data)
-        }
+        self.declared = declared
+        both = (declared.auth, declared.channel_data)
+        self._matchers = {one: Matcher(one, app) for one in both}
 
     # -- Channels --
 
     def auth(self) -> Response:
         """Authorise one channel, or the channels of a batch as pusher-js-auth sends it."""
-        if self.handlers.auth.is_empty:
+        if self.declared.auth.is_empty:
             _forbid("no @pusher.auth handler is declared.")
         fields = _posted_fields()
         socket_id = _posted_socket_id(fields)
@@ -109,26 +99,19 @@ class Authorisation:
 
     def _authorise(self, channel: Any, socket_id: str) -> dict[str, str]:
         if not rules.is_channel_name(channel):
-            _reject(
-                400,
-                f"channel_name should be 1 to {rules.NAME_LENGTH} of the characters"
-                f" {rules.CHARACTERS}.",
-                channel,
-            )
+            _reject(400, f"channel_name should be {rules.NAME}.", channel)
         if not rules.needs_authorisation(channel):
             _reject(404, "Only private and presence channels are authorised.", channel)
         if rules.is_encrypted(channel) and not self.client.can_encrypt:
             _reject(404, f"Encrypted channels need {MASTER_KEY}.", channel)
-        found = self._found(self.handlers.auth, channel)
+        found = self._found(self.declared.auth, channel)
         if found is None:
             _forbid(f"no @pusher.auth handler is for the channel {channel!r}.")
         self._ask(found, "True or False, as of bool(...)", channel, socket_id)
-        channel_data = (
-            self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
-        )
-        return self.client.sign_subscription(channel, socket_id, channel_data)
+        data = self._channel_data(channel, socket_id) if rules.is_presence(channel) else None
+        return self.client.sign_subscription(channel, socket_id, data)
 
-    def _found(self, declared: ChannelHandlers, channel: str) -> Found | None:
+    def _found(self, declared: handlers.ChannelHandlers, channel: str) -> Found | None:
         matcher = self._matchers[declared]
         if not matcher.is_of(declared):
             matcher = self._matchers[declared] = Matcher(declared, self.app)
@@ -137,7 +120,7 @@ class Authorisation:
     def _channel_data(self, channel: str, socket_id: str) -> dict[str, Any] | None:
         """What the members of a presence channel know of this one. None where the handler gives
         nothing: then the data of the signed-in user stand for the member."""
-        found = self._found(self.handlers.channel_data, channel)
+        found = self._found(self.declared.channel_data, channel)
         if found is None:
             return {"user_id": socket_id}
         handler = found.handler
@@ -153,24 +136,22 @@ class Authorisation:
                     " of its own. Is 'user_id' meant?",
                     name_of(handler),
                 )
-        return {
-            "user_id": _expect_id(user_id, "'user_id'", handler, _is_member_id),
-            **given,
-            "user_info": given if user_info is None else _expect_user_info(user_info, handler),
-        }
+        user_id = _expect_id(user_id, "'user_id'", handler, _is_member_id)
+        user_info = given if user_info is None else _expect_user_info(user_info, handler)
+        return {"user_id": user_id, **given, "user_info": user_info}
 
     # -- Users --
 
     def user_auth(self) -> Response:
         """Sign a user in."""
-        handler = self.handlers.user_auth.handler
+        handler = self.declared.user_auth.handler
         if handler is None:
             _forbid("no @pusher.user_auth handler is declared.")
         fields = _posted_fields()
         socket_id = _posted_socket_id(fields)
         if "channel_name" in fields:
             _reject(
-                400, f"Here users sign in. Channels are authorised at {url_for('pusher.auth')}."
+                400, f"Users sign in here, and channels are asked at {url_for('pusher.auth')}."
             )
         found = Found(handler, self.app.ensure_sync(handler), {})
         user = self._data(found, socket_id)
@@ -185,9 +166,11 @@ class Authorisation:
         if user_info is not None:
             user["user_info"] = _expect_user_info(user_info, handler)
         if watchlist is not None:
+            is_list = isinstance(watchlist, (list, tuple, set, frozenset))
+            _expect(is_list, watchlist, "a 'watchlist' that is a list of ids", handler)
             user["watchlist"] = [
                 _expect_id(one, "each id of 'watchlist'", handler, rules.is_user_id)
-                for one in _expect_list(watchlist, handler)
+                for one in watchlist
             ]
             if len(user["watchlist"]) > rules.USERS_PER_WATCHLIST:
                 self.app.logger.warning(
@@ -206,22 +189,18 @@ class Authorisation:
         returned = self._ask(found, _A_DICT, *arguments)
         if returned is None:
             return None
-        if not _is_mapping(returned):
-            raise TypeError(
-                f"{name_of(found.handler)}() should return {_A_DICT}; it returned a"
-                f" {type(returned).__name__}."
-            )
+        _expect(_is_mapping(returned), returned, _A_DICT, found.handler)
         return dict(returned)
 
     def _ask(self, found: Found, wanted: str, *arguments: str) -> Any:
         """What a handler returned, unless that refuses, by the table above."""
-        handler = found.handler
+        handler, name = found.handler, name_of(found.handler)
         try:
             returned = found.call(*arguments, **found.variables)
         except HTTPException as refusal:  # abort()
             returned = refusal.get_response()
             if is_refusal(returned):
-                _log(f"{name_of(handler)}() aborted with status {returned.status_code}.")
+                _log(f"{name}() aborted with status {returned.status_code}.")
                 raise
         while isinstance(returned, LocalProxy):
             returned = returned._get_current_object()
@@ -229,31 +208,25 @@ class Authorisation:
             return returned
         if not returned:
             forgotten = " Is a return missing?" if returned is None else ""
-            _forbid(
-                f"{name_of(handler)}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}"
-            )
+            _forbid(f"{name}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}")
+        kind = type(returned).__name__
         if isinstance(returned, (Sequence, Response, HTTPException)) or _is_mapping(returned):
-            self._refuse_answer(returned, handler, wanted)
-        if _is_always_true(finished(returned, handler)):
+            response = handlers.answer_in(returned, self.app)
+            if response:
+                kind = f"response of status {response.status_code}"
+                if is_refusal(response):
+                    _log(f"{name}() returned a {kind}.")
+                    abort(response)
+            _forbid(
+                f"{name}() returned a {kind}. A view answers strangers with such a thing, so it is"
+                f" no consent. Return {wanted}.",
+                logging.WARNING,
+            )
+        if _is_always_true(handlers.finished(returned, handler)):
             raise TypeError(
-                f"{name_of(handler)}() returned a {type(returned).__name__}, which is true whatever"
-                f" is in it. Return {wanted}."
+                f"{name}() returned a {kind}, which is true whatever is in it. Return {wanted}."
             )
         return returned
-
-    def _refuse_answer(self, returned: Any, handler: Handler, wanted: str) -> NoReturn:
-        response = answer_in(returned, self.app)
-        if response is not None and is_refusal(response):
-            _log(f"{name_of(handler)}() returned status {response.status_code}.")
-            abort(response)
-        kind = (
-            f"response of status {response.status_code}" if response else type(returned).__name__
-        )
-        _forbid(
-            f"{name_of(handler)}() returned a {kind}. A view answers strangers with such a thing, so"
-            f" it is no consent. Return {wanted}.",
-            logging.WARNING,
-        )
 
 
 def _log(reason: str, level: int = logging.DEBUG) -> None:
@@ -301,22 +274,15 @@ def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
     return str(text)
 
 
-def _expect_user_info(value: Any, handler: Handler) -> Mapping[str, Any]:
-    if not isinstance(value, (dict, Mapping)):  # a dict is told sooner
-        raise TypeError(
-            f"{name_of(handler)}() should return a 'user_info' that is a dict; it returned a"
-            f" {type(value).__name__}. The service takes nothing else."
-        )
+def _expect_user_info(value: Any, handler: Handler) -> dict[str, Any]:
+    _expect(isinstance(value, Mapping), value, "a 'user_info' that is a dict", handler)
     return dict(value)
 
 
-def _expect_list(value: Any, handler: Handler) -> Iterable[Any]:
-    if not isinstance(value, (list, tuple, set, frozenset)):
-        raise TypeError(
-            f"{name_of(handler)}() should return a 'watchlist' that is a list of ids; it returned a"
-            f" {type(value).__name__}."
-        )
-    return value
+def _expect(is_right: bool, value: Any, wanted: str, handler: Handler) -> None:
+    if not is_right:
+        found = type(value).__name__
+        raise TypeError(f"{name_of(handler)}() should return {wanted}; it returned a {found}.")
 
 
 # -- What was posted ------------------------------------------------------------------------------
@@ -382,13 +348,9 @@ def _posted_socket_id(fields: Mapping[str, Any]) -> str:
 
 def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
     """The channels of a batch, each once."""
-    names: list[Any] = []
-    for number in range(most + 1):
-        field = f"channel_name[{number}]"
-        if field not in fields:
-            break
-        names.append(fields[field])
-    else:
+    keys = (f"channel_name[{number}]" for number in range(most + 1))
+    names = [fields[key] for key in takewhile(fields.__contains__, keys)]
+    if len(names) > most:
         _reject(413, f"At most {most} channels in one request.")
     if not names or not names[0]:
         _reject(400, "Name the channel in channel_name, or several in channel_name[0] and on.")

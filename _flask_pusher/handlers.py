@@ -34,22 +34,11 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from difflib import get_close_matches
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
 
 from flask import Flask
+from werkzeug import routing
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import (
-    AnyConverter,
-    BaseConverter,
-    FloatConverter,
-    IntegerConverter,
-    Map,
-    PathConverter,
-    UnicodeConverter,
-    UUIDConverter,
-    ValidationError,
-    parse_converter_args,
-)
 from werkzeug.wrappers import Response
 
 from _flask_pusher import rules
@@ -71,25 +60,9 @@ if TYPE_CHECKING:
     HandOver = TypeVar("HandOver", bound="Callable[[list[dict[str, Any]]], object]")
     PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
     PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
-
     PatternEvent = TypeVar("PatternEvent", bound="Callable[Concatenate[dict[str, Any], ...], Any]")
 
-    class AuthDecorator(Protocol):
-        """Declares a handler that is also given its pattern's variables."""
-
-        def __call__(self, handler: PatternAuth, /) -> PatternAuth: ...
-
-    class DataDecorator(Protocol):
-        """Declares a handler that is also given its pattern's variables."""
-
-        def __call__(self, handler: PatternData, /) -> PatternData: ...
-
-    class EventDecorator(Protocol):
-        """Declares a handler that is also given its pattern's variables."""
-
-        def __call__(self, handler: PatternEvent, /) -> PatternEvent: ...
-
-
+H = TypeVar("H", bound="Handler")
 Handler = Callable[..., Any]
 NOTHING: Any = None
 """What a decorator is given that has parentheses around nothing. Its own error says so."""
@@ -98,17 +71,12 @@ _VARIABLE = (  # compiled where a pattern is declared, and nowhere else
     r"<(?:(?P<converter>[A-Za-z_][A-Za-z0-9_]*)(?:\((?P<arguments>[^<>]*)\))?:)?"
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)>"
 )
+_NUMBERS = (routing.IntegerConverter, routing.FloatConverter, routing.UUIDConverter)
 _TEXT = ("default", "string")
-_NUMBERS = (IntegerConverter, FloatConverter, UUIDConverter)
-_WIDTHS = {
-    AnyConverter: 10,
-    UUIDConverter: 20,
-    IntegerConverter: 50,
-    FloatConverter: 60,
-    UnicodeConverter: 110,
-    PathConverter: 200,
-}
-_WIDTH_OF_A_LENGTH = 90
+_LENGTH = "string of a length"
+_WIDTHS = {"any": 10, "uuid": 20, "int": 50, "float": 60, _LENGTH: 90, "path": 200}
+_WIDTHS.update(dict.fromkeys(_TEXT, 110))
+_UNFINISHED = (inspect.isawaitable, inspect.isgenerator, inspect.isasyncgen)
 _CHANNEL = ("channel_name", "socket_id")
 IN_3_0 = ("channel_existence", "presence", "client")
 
@@ -162,7 +130,7 @@ class Slot:
         self.is_served = False
         self.handler: Handler | None = None
 
-    def declare(self, handler: Handler) -> None:
+    def declare(self, handler: H) -> H:
         expect_handler(handler, self.decorator, self.arguments)
         if self.handler is not None and self.handler is not handler:
             if self.keeps_the_first:
@@ -173,6 +141,7 @@ class Slot:
                     " The new handler answers for every application of this Pusher."
                 )
         self.handler = handler
+        return handler
 
 
 def expect_handler(
@@ -220,11 +189,7 @@ def finished(returned: Any, handler: Handler) -> Any:
 
     :raises TypeError: for a coroutine or a generator.
     """
-    if (
-        inspect.isawaitable(returned)
-        or inspect.isgenerator(returned)
-        or inspect.isasyncgen(returned)
-    ):
+    if any(is_one(returned) for is_one in _UNFINISHED):
         raise TypeError(
             f"{name_of(handler)}() returned a {type(returned).__name__}, and has not run. Is there"
             " a 'yield' in it, or a decorator around it that does not await it?"
@@ -243,8 +208,8 @@ def answer_in(returned: Any, app: Flask) -> Response | None:
         return None
 
 
-def is_refusal(response: Response | None) -> bool:
-    return response is not None and 400 <= response.status_code <= 599
+def is_refusal(response: Response) -> bool:
+    return 400 <= response.status_code <= 599
 
 
 def declared_twice(decorator: str) -> ValueError:
@@ -270,12 +235,8 @@ class ChannelHandlers:
 
     def declare(self, pattern_or_handler: Any) -> Any:
         if isinstance(pattern_or_handler, str):
-            pattern = Pattern(
-                pattern_or_handler,
-                f"{self.decorator}({pattern_or_handler!r})",
-                _CHANNEL,
-                self.beginnings,
-            )
+            declaration = f"{self.decorator}({pattern_or_handler!r})"
+            pattern = Pattern(pattern_or_handler, declaration, _CHANNEL, self.beginnings)
 
             def decorator(handler: Handler) -> Handler:
                 pattern.expect_handler(handler)
@@ -283,8 +244,7 @@ class ChannelHandlers:
                 return handler
 
             return decorator
-        self.bare.declare(pattern_or_handler)
-        return pattern_or_handler
+        return self.bare.declare(pattern_or_handler)
 
     def _declare(self, pattern: Pattern, handler: Handler) -> None:
         if pattern.shape not in self.patterns:
@@ -307,32 +267,30 @@ class Pattern:
         self.arguments = arguments
         """What the handler is given beside the variables."""
         self.variables = list(re.finditer(_VARIABLE, text))
-        if not text.startswith(beginnings):
-            raise ValueError(
-                f"{declaration} can match no channel that is asked about. Start the pattern with"
-                f" {' or '.join(beginnings)}."
-            )
+        names = self.names = [variable["name"] for variable in self.variables]
         shortest = re.sub(_VARIABLE, "x", text)
-        if "<" in shortest or ">" in shortest:
-            raise ValueError(
-                f"{declaration} is malformed: a variable is <name> or <converter:name>."
-            )
-        if not rules.is_channel_name(shortest):
-            raise ValueError(
-                f"{declaration} can match no channel. A name has 1 to {rules.NAME_LENGTH} of the"
-                f" characters {rules.CHARACTERS}."
-            )
-        names = [variable["name"] for variable in self.variables]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{declaration} is malformed: each name is used once.")
-        if not set(arguments).isdisjoint(names):
-            raise ValueError(
-                f"{declaration}: the handler is given {' and '.join(arguments)} already, name the"
-                " variable otherwise."
-            )
-        known = Map.default_converters
+        start, given = " or ".join(beginnings), " and ".join(arguments)
+        faults = {
+            f"can match no channel that is asked about. Start the pattern with {start}": (
+                not text.startswith(beginnings)
+            ),
+            "is malformed: a variable is <name> or <converter:name>": (
+                "<" in shortest or ">" in shortest
+            ),
+            f"can match no channel. A name has {rules.NAME}": not rules.is_channel_name(shortest),
+            "is malformed: each name is used once": len(set(names)) < len(names),
+            f"gives its handler {given} already, name the variable otherwise": (
+                not set(arguments).isdisjoint(names)
+            ),
+        }
+        for fault, is_there in faults.items():
+            if is_there:
+                raise ValueError(f"{declaration} {fault}.")
+        known = routing.Map.default_converters
         if all((variable["converter"] or "default") in known for variable in self.variables):
-            self.compile(Map())  # the others are an application's own: init_app looks there
+            self.compile(
+                routing.Map()
+            )  # the others are an application's own: init_app looks there
 
     @property
     def shape(self) -> str:
@@ -346,10 +304,9 @@ class Pattern:
         return re.sub(_VARIABLE, without_name, self.text)
 
     def expect_handler(self, handler: Any) -> None:
-        names = (variable["name"] for variable in self.variables)
-        expect_handler(handler, self.declaration, self.arguments, names)
+        expect_handler(handler, self.declaration, self.arguments, self.names)
 
-    def compile(self, url_map: Map) -> Compiled:
+    def compile(self, url_map: routing.Map) -> Compiled:
         """What it matches, with the converters of an application.
 
         :raises LookupError: for a converter that the application does not have.
@@ -373,15 +330,18 @@ class Pattern:
 class Compiled:
     """A pattern for one application: what it matches, and how its variables are converted."""
 
-    def __init__(self, pattern: Pattern, url_map: Map) -> None:
-        self.converters: dict[str, BaseConverter] = {}
+    def __init__(self, pattern: Pattern, url_map: routing.Map) -> None:
+        self.converters: dict[str, routing.BaseConverter] = {}
         text, widths = pattern.text, []
         pieces: list[tuple[str, str]] = []  # each variable's name, and the literal text behind it
         ends = [variable.start() for variable in pattern.variables[1:]] + [len(text)]
         for variable, end in zip(pattern.variables, ends):
-            converter = _converter(variable, url_map)
+            kind = variable["converter"] or "default"
+            arguments, options = routing.parse_converter_args(variable["arguments"] or "")
+            converter = url_map.converters[kind](url_map, *arguments, **options)
             self.converters[variable["name"]] = converter
-            widths.append(_width(converter, has_arguments=bool(variable["arguments"])))
+            kind = _LENGTH if kind in _TEXT and variable["arguments"] else kind
+            widths.append(_WIDTHS.get(kind, converter.weight))
             pieces.append((variable["name"], text[variable.end() : end]))
         self.beginning = text.partition("<")[0]
         expression = re.escape(self.beginning) + _expression(pieces, self.converters)
@@ -400,23 +360,13 @@ class Compiled:
                 name: converter.to_python(found[name])
                 for name, converter in self.converters.items()
             }
-        except ValidationError:
+        except routing.ValidationError:
             return None
 
 
-def _converter(variable: re.Match[str], url_map: Map) -> BaseConverter:
-    name = variable["converter"] or "default"
-    arguments, options = parse_converter_args(variable["arguments"] or "")
-    return url_map.converters[name](url_map, *arguments, **options)
-
-
-def _width(converter: BaseConverter, has_arguments: bool) -> int:
-    if has_arguments and type(converter) is UnicodeConverter:
-        return _WIDTH_OF_A_LENGTH
-    return _WIDTHS.get(type(converter), converter.weight)
-
-
-def _expression(pieces: list[tuple[str, str]], converters: Mapping[str, BaseConverter]) -> str:
+def _expression(
+    pieces: list[tuple[str, str]], converters: Mapping[str, routing.BaseConverter]
+) -> str:
     """A regular expression for the variables, from the first on, and the texts behind them.
 
     Of ``private-<slug>-<int:id>`` the pieces are ``("slug", "-")`` and ``("id", "")``. With
@@ -453,7 +403,7 @@ def _expression(pieces: list[tuple[str, str]], converters: Mapping[str, BaseConv
     )
 
 
-def _short(converter: BaseConverter) -> str:
+def _short(converter: routing.BaseConverter) -> str:
     """A converter's expression, which prefers the shortest text; numbers are as long as they are.
 
     Python writes that with a question mark behind a repetition.
@@ -464,16 +414,13 @@ def _short(converter: BaseConverter) -> str:
     return converter.regex + "?"
 
 
-class Found:
+class Found(NamedTuple):
     """The handler of a channel, and the values of its pattern's variables."""
 
-    __slots__ = ("call", "handler", "variables")
-
-    def __init__(self, handler: Handler, call: Handler, variables: Mapping[str, Any]) -> None:
-        self.handler = handler
-        self.call = call
-        """The handler, as a function that is no coroutine function."""
-        self.variables = variables
+    handler: Handler
+    call: Handler
+    """The handler, as a function that is no coroutine function."""
+    variables: Mapping[str, Any]
 
 
 class Matcher:

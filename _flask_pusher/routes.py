@@ -133,8 +133,8 @@ def _add_routes(state: BlueprintSetupState) -> None:
 # response that the view gave is a success.
 
 _ANSWER = "flask_pusher.answer"
-_FOR_PAGES = ("pusher.auth", "pusher.user_auth")
-_FOR_SERVICES = ("pusher.events", *(f"pusher.{group}_event" for group in rules.WEBHOOK_GROUPS))
+_IS_FOR_PAGE = {"pusher.auth": True, "pusher.user_auth": True, "pusher.events": False}
+_IS_FOR_PAGE.update({f"pusher.{group}_event": False for group in rules.WEBHOOK_GROUPS})
 
 
 def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[[], Response]:
@@ -150,14 +150,13 @@ def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[[], Response]:
 
 def _expect_our_answer(response: Response) -> Response:
     """Refuse where this is another's success, and say so."""
-    endpoint = request.endpoint
-    if endpoint not in _FOR_PAGES and endpoint not in _FOR_SERVICES:
+    is_for_page = _IS_FOR_PAGE.get(request.endpoint or "")
+    if is_for_page is None or request.method == "OPTIONS":
         return response
     environ, status = request.environ, response.status_code
-    is_for_page, was_asked = endpoint in _FOR_PAGES, _ANSWER in environ
-    if response is environ.get(_ANSWER) or request.method == "OPTIONS":
-        return response
-    if was_asked and status >= 400:  # the reason is logged where it was found
+    was_asked = _ANSWER in environ
+    # The reason of a refusal is logged where it was found.
+    if response is environ.get(_ANSWER) or (was_asked and status >= 400):
         return response
     to = response.headers.get("Location", "").partition("?")[0]
     who = "an error handler or after_request function" if was_asked else "before_request, say,"

@@ -15,6 +15,8 @@ APP_ID = "[A-Za-z0-9_-]+"
 CHARACTERS = "A-Z a-z 0-9 _ - = @ , . ;"
 """What the name of a channel and the id of a user are made of, in words."""
 NAME_LENGTH = 200
+NAME = f"1 to {NAME_LENGTH} of the characters {CHARACTERS}"
+"""What a name is, in words."""
 HOSTED_NAME_LENGTH = 164
 """The longest channel name that the hosted service takes; other servers take ``NAME_LENGTH``."""
 EVENT_NAME_LENGTH = 200

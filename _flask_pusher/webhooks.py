@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -13,27 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from flask import Flask, abort, request
 from werkzeug.exceptions import BadRequest
 
-from _flask_pusher import rules
-from _flask_pusher.handlers import (
-    IN_3_0,
-    NOTHING,
-    Compiled,
-    Handler,
-    Handlers,
-    Pattern,
-    answer_in,
-    expect_handler,
-    finished,
-    is_refusal,
-    name_of,
-)
+from _flask_pusher import handlers, rules
 from _flask_pusher.settings import Settings
 from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
-
-    from _flask_pusher.handlers import EventDecorator
 
 G = TypeVar("G", bound=Callable[[], Any])
 E = TypeVar("E", bound="Callable[[dict[str, Any]], Any]")
@@ -54,49 +38,47 @@ class Webhooks:
     again what was not answered by a 2xx status, so an event may come more than once.
     """
 
-    def __init__(self, handlers: Handlers) -> None:
-        self._handlers = handlers
+    def __init__(self, declared: handlers.Handlers) -> None:
+        self._declared = declared
 
-    def channel_existence(self, handler: G = NOTHING) -> G:
+    def channel_existence(self, handler: G = handlers.NOTHING) -> G:
         """At ``/events/channel_existence``: ``channel_occupied`` and ``channel_vacated``, each
         with ``channel``, when a channel gets its first subscriber and loses its last."""
-        return self._declare("channel_existence", handler)
+        return self._declared.groups["channel_existence"].declare(handler)
 
-    def presence(self, handler: G = NOTHING) -> G:
+    def presence(self, handler: G = handlers.NOTHING) -> G:
         """At ``/events/presence``: ``member_added`` and ``member_removed``, each with ``channel``
         and ``user_id``."""
-        return self._declare("presence", handler)
+        return self._declared.groups["presence"].declare(handler)
 
-    def client(self, handler: G = NOTHING) -> G:
+    def client(self, handler: G = handlers.NOTHING) -> G:
         """At ``/events/client``: ``client_event``, with ``channel``, ``event``, ``data``,
         ``socket_id`` and, on presence channels, ``user_id``."""
-        return self._declare("client", handler)
+        return self._declared.groups["client"].declare(handler)
 
-    def cache(self, handler: G = NOTHING) -> G:
+    def cache(self, handler: G = handlers.NOTHING) -> G:
         """At ``/events/cache``: ``cache_miss``, with ``channel``, when someone subscribes to a
         cache channel that holds no event.
 
         .. versionadded:: 4.0
         """
-        return self._declare("cache", handler)
+        return self._declared.groups["cache"].declare(handler)
 
-    def subscription_count(self, handler: G = NOTHING) -> G:
+    def subscription_count(self, handler: G = handlers.NOTHING) -> G:
         """At ``/events/subscription_count``: ``subscription_count``, with ``channel`` and
         ``subscription_count``, a number.
 
         .. versionadded:: 4.0
         """
-        return self._declare("subscription_count", handler)
-
-    def _declare(self, group: str, handler: G) -> G:
-        self._handlers.groups[group].declare(handler)
-        return handler
+        return self._declared.groups["subscription_count"].declare(handler)
 
     @overload
     def event(self, name: str) -> Callable[[E], E]: ...
 
     @overload
-    def event(self, name: str, pattern: str) -> EventDecorator: ...
+    def event(
+        self, name: str, pattern: str
+    ) -> Callable[[handlers.PatternEvent], handlers.PatternEvent]: ...
 
     def event(self, name: str, pattern: str | None = None) -> Any:
         """Declare a handler of every event of one name; there may be several of the same name::
@@ -127,14 +109,12 @@ class Webhooks:
         channels = None
         if pattern is not None:
             declaration = f"@pusher.webhooks.event({name!r}, {pattern!r})"
-            channels = Pattern(pattern, declaration, _EVENT, ("",))
+            channels = handlers.Pattern(pattern, declaration, _EVENT, ("",))
 
-        def decorator(handler: Handler) -> Handler:
-            if channels:
-                channels.expect_handler(handler)
-            else:
-                expect_handler(handler, declaration, _EVENT)
-            self._handlers.declare_event(name, channels, handler)
+        def decorator(handler: handlers.Handler) -> handlers.Handler:
+            names = channels.names if channels else ()
+            handlers.expect_handler(handler, declaration, _EVENT, names)
+            self._declared.declare_event(name, channels, handler)
             return handler
 
         return decorator
@@ -156,14 +136,14 @@ def _warn_of_near_miss(name: str) -> None:
 class WebhookViews:
     """What the webhook routes answer in one application."""
 
-    def __init__(self, app: Flask, settings: Settings, handlers: Handlers) -> None:
+    def __init__(self, app: Flask, settings: Settings, declared: handlers.Handlers) -> None:
         self.app = app
         self.tokens = settings.tokens
         self.max_age = settings.webhook_max_age
-        self.handlers = handlers
-        self._compiled: dict[Pattern, Compiled] = {}
-        for declared in handlers.events.values():
-            for pattern, _ in declared:
+        self.declared = declared
+        self._compiled: dict[handlers.Pattern, handlers.Compiled] = {}
+        for of_one_name in declared.events.values():
+            for pattern, _ in of_one_name:
                 self._variables(pattern, {})
 
     def view(self, group: str | None) -> Callable[[], ResponseReturnValue]:
@@ -177,40 +157,40 @@ class WebhookViews:
             # All are known before the first runs, which may change what it is given.
             for handler, arguments, variables in list(self._calls(group, events)):
                 returned = self.app.ensure_sync(handler)(*arguments, **variables)
-                response = answer_in(finished(returned, handler), self.app)
-                if response and is_refusal(response):
-                    status = response.status_code
-                    self.app.logger.debug("%s() refused a webhook: %s.", name_of(handler), status)
-                    abort(response)
+                answer = handlers.answer_in(handlers.finished(returned, handler), self.app)
+                if answer and handlers.is_refusal(answer):
+                    name = handlers.name_of(handler)
+                    self.app.logger.debug("%s() refused a webhook: %s.", name, answer.status)
+                    abort(answer)
             return "OK"
 
         return webhook
 
     def _serves(self, group: str | None) -> bool:
-        if self.handlers.events:
+        if self.declared.events:
             return True
-        groups = self.handlers.groups
+        groups = self.declared.groups
         return any(slot.handler for name, slot in groups.items() if group in (None, name))
 
     def _calls(
         self, group: str | None, events: list[dict[str, Any]]
-    ) -> Iterator[tuple[Handler, tuple[dict[str, Any], ...], dict[str, Any]]]:
+    ) -> Iterator[tuple[handlers.Handler, tuple[dict[str, Any], ...], dict[str, Any]]]:
         """What is to be called for a webhook on the route of a group, or on the one of all."""
         names = {event["name"] for event in events}
-        for candidate, slot in self.handlers.groups.items():
+        for candidate, slot in self.declared.groups.items():
             is_asked = candidate == group or (
                 group is None and names.intersection(rules.WEBHOOK_GROUPS[candidate])
             )
             if slot.handler and is_asked:
                 yield slot.handler, (), {}
         for event in events:
-            for pattern, handler in self.handlers.events.get(event["name"], ()):
+            for pattern, handler in self.declared.events.get(event["name"], ()):
                 variables = self._variables(pattern, event)
                 if variables is not None:
                     yield handler, (dict(event),), variables
 
     def _variables(
-        self, pattern: Pattern | None, event: Mapping[str, Any]
+        self, pattern: handlers.Pattern | None, event: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """What a handler's pattern finds in an event's channel; None where it does not match."""
         if pattern is None:
@@ -235,7 +215,7 @@ class WebhookViews:
         if not isinstance(content, dict):
             self._refuse(400, "its body is no JSON object")
         # Tests that were written for 3.0 send none to its routes, and no name of an event's either.
-        is_of_3_0 = group in IN_3_0 and "name" not in content
+        is_of_3_0 = group in handlers.IN_3_0 and "name" not in content
         events = content.get("events", [] if is_of_3_0 else None)
         if not isinstance(events, list) or not all(map(_is_event, events)):
             self._refuse(400, "its body has no list of events with a name each")
@@ -265,17 +245,15 @@ class WebhookViews:
         return found.encode(errors="replace")
 
     def _expect_recent(self, time_ms: Any) -> None:
-        if isinstance(time_ms, str):  # as some servers send it
-            with suppress(ValueError):
-                time_ms = float(time_ms)
-        if isinstance(time_ms, bool) or not isinstance(time_ms, (int, float, Decimal)):
+        try:
+            sent = Decimal(str(time_ms))  # some servers send text
+        except ArithmeticError:
             self._refuse(400, "its time_ms is not a number")
         if self.max_age is None:
             return
         try:
-            # NaN, which Python's JSON knows, is not greater than anything.
-            is_recent = time_ms >= _now_ms() - int(self.max_age * 1000)
-        except ArithmeticError:  # a Decimal that is no number
+            is_recent = sent >= _now_ms() - int(self.max_age * 1000)
+        except ArithmeticError:  # NaN, which Python's JSON knows
             is_recent = False
         if not is_recent:
             self._refuse(403, f"it is older than PUSHER_WEBHOOK_MAX_AGE, {self.max_age} seconds")

@@ -265,7 +265,7 @@ def test_what_a_view_refuses_with_is_the_answer(
 ) -> None:
     assert answers(pusher, post, lambda: returned) == [status] * 5
     assert body in post(channel_name="private-news").text
-    assert f"returned status {status}" in reasons.text
+    assert f"returned a response of status {status}." in reasons.text
     assert warnings_in(reasons) == []
 
 
