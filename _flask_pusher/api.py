@@ -65,6 +65,13 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         """Call another address from now on."""
         self._host, self._port, self._ssl = host, port, ssl
 
+    def settled(self, address: tuple[str, int, bool]) -> Api:
+        """The same at one address, whatever this one's comes to be, and unseen by observers."""
+        other = copy.copy(self)
+        other.move(*address)
+        other.http = Transport(self.http.backend)
+        return other
+
     def asking(self, info: Iterable[str]) -> Api:
         """The same, but what it triggers asks about the channels too: the official client's
         ``trigger`` has no argument for that."""

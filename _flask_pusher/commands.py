@@ -17,11 +17,10 @@ from pusher.errors import PusherError
 from _flask_pusher import rules
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers
-from _flask_pusher.publisher import complete
 from _flask_pusher.routes import Binding
 from _flask_pusher.settings import NEVER, TABLE
 from _flask_pusher.stand_in import LogBackend
-from _flask_pusher.transport import in_words, proxies_for, status_of
+from _flask_pusher.transport import complete, in_words, proxies_for, status_of
 
 
 def _command(function: Callable[..., None]) -> click.Command:

@@ -39,8 +39,9 @@ from flask import Flask, Response, g, has_app_context, has_request_context, requ
 from flask.signals import appcontext_tearing_down, request_finished
 
 from _flask_pusher.client import Client
+from _flask_pusher.desk import Event, Wire
 from _flask_pusher.handlers import Slot
-from _flask_pusher.publisher import Wire, is_telling, publish_here, publisher
+from _flask_pusher.publisher import is_telling, publish_here, publisher, submit
 from _flask_pusher.recording import Recording, Recordings
 from _flask_pusher.transactions import Fate, Followed
 
@@ -241,12 +242,15 @@ class Outboxes:
             _is_handing_over.reset(token)
         return True
 
-    def publish(self, events: list[Wire], *, waits: bool = False) -> None:
+    def publish(self, wires: list[Wire], *, waits: bool = False) -> None:
         """Let events go to the service."""
-        if is_telling() or waits or not self.has_thread or not publisher().start():
-            publish_here(self.app, self.client, events)
-        else:
-            publisher().submit(self.app, self.client, events)
+        events = [Event(self.app, self.client, wire) for wire in wires]
+        if is_telling() or not self.has_thread:
+            publish_here(events)
+            return
+        delivery = submit(events)
+        if waits:
+            delivery.wait()
 
 
 def _names(entries: Iterable[Entry]) -> str:
@@ -507,7 +511,7 @@ class _Body:
         if outbox.is_closed or outbox.pid != os.getpid():
             return
         if outbox.has_publisher:
-            publisher().jobs.put(outbox.close)
+            publisher().run(outbox.close)
         else:
             outbox.close()
 

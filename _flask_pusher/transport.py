@@ -6,19 +6,30 @@ import copy
 import inspect
 import json
 import logging
+import math
 import os
 import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, NamedTuple
 
 import requests
-from pusher.errors import PusherBadAuth, PusherBadRequest, PusherError, PusherForbidden
-from pusher.http import Request, process_response
+from pusher.errors import (
+    PusherBadAuth,
+    PusherBadRequest,
+    PusherBadStatus,
+    PusherError,
+    PusherForbidden,
+)
+from pusher.http import Request
 from pusher.requests import RequestsBackend
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 
 Observer = Callable[[Request], Any]
@@ -41,6 +52,8 @@ class NoAnswer(PusherError, requests.RequestException):  # type: ignore[misc]  #
     timed_out: bool = False
     """Whether the API took the call and was silent for ``PUSHER_TIMEOUT`` seconds. It may have
     done what it was asked for."""
+    broke: bool = False
+    """Whether the connection broke before the answer, twice. It may have done it, too."""
 
 
 class Transport:
@@ -87,19 +100,42 @@ async def _ready(answer: Any) -> Any:
     return answer
 
 
+def complete(answer: Any) -> Any:
+    """An answer of the API: itself, or what a coroutine or future of it comes to."""
+    if not inspect.isawaitable(answer):
+        return answer
+    import asyncio  # which takes long, and hardly any application needs
+
+    async def wait() -> Any:
+        return await answer
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(wait())
+    # A loop runs in this thread, and is not to be waited in: another thread gets one of its own.
+    from concurrent.futures import ThreadPoolExecutor  # not sooner: as Python ends, it cannot be
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, wait()).result()
+
+
 # -- The backend ----------------------------------------------------------------------------------
 
 
 class Backend(RequestsBackend):  # type: ignore[misc]
     """The client's adapter for ``requests``, for processes that fork and servers that hang up.
 
-    A connection is kept for each thread that publishes at once. A forked process opens its own,
-    and one that breaks before an answer is tried once more, on a new connection: the server may
-    have had the event already, and then has it twice. A timeout is not tried again.
+    A connection is kept for each thread that publishes at once, and not for longer than balancers
+    remember it. A forked process opens its own, and one that breaks before an answer is tried once
+    more, on a new connection: the server may have had the event already, and then has it twice. A
+    timeout is not tried again.
     """
 
     connections: ClassVar[int] = 1000
-    """How many connections are kept at most; a further one is closed after its answer."""
+    """How many connections are kept at most; for a further one, the oldest is closed."""
+    idle_seconds: ClassVar[float] = 20
+    """How long a connection is kept without a call."""
     takes: ClassVar[tuple[str, ...]] = ("auth", "cert", "cookies", "hooks", "proxies", "verify")
     """The options, which are those of ``requests``; what else that has is the client's."""
 
@@ -116,58 +152,111 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         return {**self.__dict__, "_kept": {}}
 
     def send_request(self, request: Request) -> Any:
-        try:
-            response = self._send(request)
-        except requests.ConnectionError as error:
-            if not _broke(error):
-                raise
-            self._kept.clear()
-            response = self._send(request)
-        return _content(response, self.client.timeout)
-
-    def _send(self, request: Request) -> requests.Response:
         at = (os.getpid(), request.base_url)
         kept = self._kept.get(at)
         if kept is None:
             # Where several threads come here at once, all take those of the first.
-            kept = self._kept.setdefault(at, self._connections(request.url))
+            kept = self._kept.setdefault(at, self._new_kept(request))
             for other in set(self._kept) - {at}:
                 self._kept.pop(other, None)
-        return kept.session.request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            data=request.body,
+        try:
+            return self._answer(kept, request)
+        except requests.ConnectionError as error:
+            if not _broke(_causes(error)):
+                raise
+            kept.close(math.inf)
+            return self._answer(kept, request)
+
+    def _answer(self, kept: _Kept, request: Request) -> Any:
+        kept.close(time.monotonic() - self.idle_seconds)
+        try:
+            session = kept.idle.pop()[1]
+        except IndexError:
+            session = _session()
+        response = session.send(
+            kept.prepared(session, request),
             timeout=self.client.timeout,
             allow_redirects=False,
             **kept.options,
         )
+        body = _read(response, self.client.timeout)
+        kept.idle.append((time.monotonic(), session))
+        return _content(response, body.decode("utf-8", "replace"))
 
-    def _connections(self, url: str) -> _Kept:
-        """New connections, and the options of what is sent by them: what the environment says of
-        proxies and certificates is read here, as that takes a third of a call's time."""
-        session = requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=self.connections))
-        options = {**proxies_for(self.client.host), **self.options}
+    def _new_kept(self, request: Request) -> _Kept:
+        """What the environment says of proxies and certificates is read here, and not for each
+        call, as that takes a third of its time."""
+        options = {**proxies_for(request.client.host), **self.options}
+        own = {"auth", "cookies", "hooks"} & options.keys()
+        how = {name: options.pop(name) for name in own}
         options.update(
-            session.merge_environment_settings(
-                url,
+            requests.Session().merge_environment_settings(
+                request.url,
                 proxies=dict(options.get("proxies") or {}),
                 stream=True,
                 verify=options.get("verify"),
                 cert=options.get("cert"),
             )
         )
-        session.trust_env = False
-        return _Kept(session, options)
+        return _Kept(deque(maxlen=self.connections), options, how)
 
 
 class _Kept(NamedTuple):
     """The connections of one process to one address."""
 
-    session: requests.Session
+    idle: deque[tuple[float, requests.Session]]
+    """Each in a session of its own, with the time of its last call; the last one last."""
     options: dict[str, Any]
+    """How a request is sent."""
+    how: dict[str, Any]
+    """How it is prepared, where that is more than its headers."""
+
+    def close(self, until: float) -> None:
+        """Close the connections that have had no call since then."""
+        with suppress(IndexError):  # there is none, or another thread took it
+            while self.idle[0][0] <= until:
+                self.idle.popleft()[1].close()
+
+    def prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
+        method, url, body = request.method, request.url, request.body or None
+        headers = request.headers
+        if self.how:
+            found = requests.Request(method, url, headers, data=body, **self.how)
+            return session.prepare_request(found)
+        prepared = requests.PreparedRequest()
+        prepared.prepare_method(method)
+        prepared.prepare_url(url, None)
+        prepared.prepare_headers({**session.headers, **headers})
+        prepared.prepare_cookies({})
+        prepared.prepare_body(body, None)
+        prepared.prepare_hooks(None)
+        return prepared
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter())
+    return session
+
+
+_OPTIONS = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+_OPTIONS += [
+    (socket.IPPROTO_TCP, getattr(socket, name), seconds)
+    for name, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 5))
+    if hasattr(socket, name)  # each system has its own
+]
+
+
+class _Adapter(HTTPAdapter):
+    """One connection, which TCP itself keeps alive."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, socket_options=_OPTIONS)
+
+    def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+        return super().proxy_manager_for(proxy, **options, socket_options=_OPTIONS)
 
 
 def proxies_for(host: str) -> dict[str, Any]:
@@ -179,18 +268,22 @@ def is_loopback(host: str) -> bool:
     return bool(re.fullmatch(r"localhost|\[?::1\]?|127(\.[0-9]+){3}", host))
 
 
-def _broke(error: requests.ConnectionError) -> bool:
+def _broke(causes: Iterable[BaseException]) -> bool:
     """Whether a connection was there, and broke before an answer came."""
-    return any(isinstance(one, (ProtocolError, ssl.SSLEOFError)) for one in _causes(error))
+    return any(
+        isinstance(one, (ProtocolError, ssl.SSLEOFError, ConnectionResetError, BrokenPipeError))
+        or type(one).__name__ == "ServerDisconnectedError"  # aiohttp's
+        for one in causes
+    )
 
 
 # -- Answers --------------------------------------------------------------------------------------
 
 
-def _content(response: requests.Response, timeout: float) -> Any:
-    body = _read(response, timeout).decode("utf-8", "replace")
-    if response.status_code not in (200, 202):
-        return process_response(response.status_code, body)
+def _content(response: requests.Response, body: str) -> Any:
+    status = response.status_code
+    if status not in (200, 202):
+        raise _refusal(status, body, response.headers)
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -222,7 +315,7 @@ def _accepted(answer: Any) -> dict[str, Any]:
         raise _no_answer_of_channels(f"of type {type(answer).__name__}")
     status = answer.get("code") if "error" in answer else None
     if isinstance(status, int) and status >= 400:
-        process_response(status, answer["error"])
+        raise _refusal(status, answer["error"], {})
     return answer
 
 
@@ -233,13 +326,54 @@ def _no_answer_of_channels(found: str) -> PusherError:
     )
 
 
+_REFUSALS = {400: PusherBadRequest, 401: PusherBadAuth, 403: PusherForbidden}
+
+
+def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
+    """The client's exception for an answer, with its status, and how long it asks to wait."""
+    kind = _REFUSALS.get(status)
+    error = PusherBadStatus(f"{status}: {text}") if kind is None else kind(text)
+    if 300 <= status < 400:
+        error = PusherBadStatus(
+            f"{status}: The API is not here, but at {_scrubbed(headers.get('Location', '?'))}. Are"
+            " PUSHER_HOST and PUSHER_PORT right, and should PUSHER_SSL be true?"
+        )
+    if status == 404:
+        error = PusherBadStatus(
+            f"404: {' '.join(text.split())[:100]} Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
+        )
+    error.status = status
+    error.retry_after = _seconds(headers.get("Retry-After", ""))
+    return error
+
+
+def _seconds(text: str) -> float:
+    """How long ``Retry-After`` asks to wait: seconds, or a date."""
+    if text.isascii() and text.isdigit():
+        return float(text)
+    with suppress(TypeError, ValueError, IndexError):
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    return 0.0
+
+
 def status_of(error: BaseException) -> int | None:
     """The HTTP status of a refusal; None where the error has none."""
-    for kind, status in ((PusherBadRequest, 400), (PusherBadAuth, 401), (PusherForbidden, 403)):
-        if isinstance(error, kind):
-            return status
-    found = re.match(r"([1-5][0-9][0-9]): ", str(error))
-    return int(found[1]) if found else None
+    return getattr(error, "status", None)
+
+
+def retry_after_of(error: BaseException) -> float:
+    """For how many seconds the service asked not to be asked again."""
+    return getattr(error, "retry_after", 0.0)
+
+
+def _with_status(error: PusherError) -> PusherError:
+    """A refusal as another adapter raises it: by the official client's rule, which puts the status
+    into the exception's class, or before its text."""
+    if not isinstance(error, NoAnswer) and status_of(error) is None:
+        kinds = [status for status, kind in _REFUSALS.items() if isinstance(error, kind)]
+        found = re.match(r"([1-5][0-9][0-9]): ", str(error))
+        error.status = kinds[0] if kinds else int(found[1]) if found else None
+    return error
 
 
 # -- Errors, in words and without signatures ------------------------------------------------------
@@ -248,13 +382,15 @@ def status_of(error: BaseException) -> int | None:
 def _told(error: Exception, request: Request) -> PusherError:
     """What a backend's exception is to the caller."""
     if isinstance(error, PusherError):
-        return error
+        return _with_status(error)
     is_unreadable = isinstance(error, (ValueError, RecursionError))
     if is_unreadable and not isinstance(error, OSError):  # requests has some that are both
         return _no_answer_of_channels(f"what cannot be read ({error})")
     happened, look = in_words(error, request.client.host, request.client.timeout)
     told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
-    told.timed_out = _timed_out(list(_causes(error)))
+    causes = list(_causes(error))
+    told.timed_out = _timed_out(causes)
+    told.broke = not told.timed_out and _broke(causes)
     return told
 
 
@@ -285,10 +421,7 @@ def in_words(error: Exception, host: str, timeout: float) -> tuple[str, str]:
         return "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
     if _timed_out(causes) or found(requests.Timeout):
         return f"it took longer than {timeout:g} seconds", "PUSHER_TIMEOUT is how long to wait."
-    if (
-        found(ProtocolError, ssl.SSLEOFError, ConnectionError)
-        or "ServerDisconnectedError" in names
-    ):
+    if _broke(causes) or found(ConnectionError):
         return "the connection broke", "Is it a Channels server, and does PUSHER_SSL fit it?"
     if failed := found(ssl.SSLError):
         return (

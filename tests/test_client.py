@@ -24,7 +24,7 @@ from flask.testing import FlaskClient
 from nacl.secret import SecretBox
 from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 
-from _flask_pusher.publisher import complete
+from _flask_pusher.transport import complete
 from flask_pusher import Client, NoAnswer, Pusher
 
 MakeApp = Callable[..., Flask]

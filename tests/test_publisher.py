@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from flask import Flask, Response, stream_with_context
 from pusher.errors import PusherBadRequest, PusherError
 
 from _flask_pusher import publisher as room
-from _flask_pusher.publisher import EXIT_SECONDS, SENDERS, Publisher, Wire, publisher
+from _flask_pusher.desk import Event, Wire
+from _flask_pusher.publisher import EXIT_SECONDS, SENDERS, Publisher, publisher
 from flask_pusher import NoAnswer, Pusher, RecordedEvent, publish_failed
 
 MakeApp = Callable[..., Flask]
@@ -81,14 +83,19 @@ class Driven:
         self.service: Service = self.client.http
         self.publisher = Publisher()
         self.under_way: list[Any] = []
+        self.when = math.inf
 
     def submit(self, *events: str) -> None:
         """Each event is a name and channels: ``"1 a b"``."""
-        wires: list[Wire] = [
-            {"name": name, "channels": channels, "data": "{}"}
-            for name, *channels in map(str.split, events)
-        ]
-        self.publisher.submit(self.app, self.client, wires)
+        self.submit_wires(
+            *(
+                {"name": name, "channels": channels, "data": "{}"}
+                for name, *channels in map(str.split, events)
+            )
+        )
+
+    def submit_wires(self, *wires: Wire) -> None:
+        self.publisher.submit([Event(self.app, self.client, wire) for wire in wires])
         self.decide()
 
     def wait(self, seconds: float) -> None:
@@ -96,21 +103,17 @@ class Driven:
         self.decide()
 
     def decide(self) -> None:
-        self.publisher._decide()
-        while not self.publisher.jobs.empty():
-            job = self.publisher.jobs.get()
-            if job.func == self.publisher._carry_out:  # type: ignore[attr-defined]
-                self.under_way.append(job)
-            else:
-                job()
-                self.publisher._decide()
+        self.when = self.publisher._decide()
+        while not self.publisher.calls.empty():
+            self.under_way.append(self.publisher.calls.get())
+        while not self.publisher.chores.empty():
+            self.publisher.chores.get()()
+            self.when = self.publisher._decide()
 
     @property
     def calls(self) -> list[str]:
         """The calls under way, by their events' names."""
-        return [
-            " ".join(one.event["name"] for one in job.args[1].events) for job in self.under_way
-        ]
+        return [" ".join(one.wire["name"] for one in job.args[2]) for job in self.under_way]
 
     def answer(self, error: Exception | None = None, *, of: int = 0) -> None:
         """Let a call under way, by default the oldest, come to its answer."""
@@ -122,8 +125,9 @@ class Driven:
     @property
     def patience(self) -> float | None:
         """How long the dispatcher sleeps."""
-        found = self.publisher._patience()
-        return None if found is None else round(found, 6)
+        if self.when == math.inf or not self.publisher.idle:
+            return None
+        return round(max(self.when - self.clock.now, 0), 6)
 
 
 @pytest.fixture
@@ -480,7 +484,7 @@ class TestTheQueue:
     @staticmethod
     def fill(driven: Driven) -> None:
         event = {"name": "big", "channels": ["a"], "data": "x" * room.QUEUE_BYTES}
-        driven.publisher.submit(driven.app, driven.client, [event])
+        driven.publisher.submit([Event(driven.app, driven.client, one) for one in [event]])
         driven.decide()
         assert driven.calls == ["big"]
 
@@ -539,7 +543,7 @@ class TestTheQueue:
     @staticmethod
     def fill_behind(driven: Driven) -> None:
         event = {"name": "big", "channels": ["a"], "data": "x" * (room.QUEUE_BYTES - 3000)}
-        driven.publisher.submit(driven.app, driven.client, [event])
+        driven.publisher.submit([Event(driven.app, driven.client, one) for one in [event]])
 
     def test_each_channel_counts(self, driven: Driven) -> None:
         driven.submit(f"0 {' '.join(f'c{number}' for number in range(100))}")
@@ -579,7 +583,7 @@ class TestTheEnd:
         publisher = Publisher()
         assert publisher.start()
         wires: list[Wire] = [{"name": str(n), "channels": ["a"], "data": "{}"} for n in range(30)]
-        publisher.submit(app, app.extensions["pusher"], wires)
+        publisher.submit([Event(app, app.extensions["pusher"], one) for one in wires])
         publisher.flush()
         ((names, error),) = lost
         assert names == [str(number) for number in range(30)]
@@ -601,7 +605,7 @@ class TestTheEnd:
         assert publisher.start()
         wires: list[Wire] = [{"name": n, "channels": ["a"], "data": "{}"} for n in ("0", "1")]
         for wire in wires:
-            publisher.submit(app, app.extensions["pusher"], [wire])
+            publisher.submit([Event(app, app.extensions["pusher"], one) for one in [wire]])
             api.until(lambda: bool(api.calls))
         publisher.flush()
         may_answer.set()
@@ -838,7 +842,7 @@ class TestThreads:
         assert publisher.start()
         for number in range(100):
             wire = {"name": str(number), "channels": ["a"], "data": "{}"}
-            publisher.submit(app, app.extensions["pusher"], [wire])
+            publisher.submit([Event(app, app.extensions["pusher"], one) for one in [wire]])
             time.sleep(0.001)
         assert decisions < 50
         monkeypatch.setattr(room, "WAKING_SECONDS", 0)
@@ -1158,7 +1162,7 @@ class TestTelling:
         other = make_app()
         wire = {"name": "other's", "channels": ["b"], "data": "{}"}
         driven.submit("0 a")
-        driven.publisher.submit(other, driven.client, [wire])
+        driven.publisher.submit([Event(other, driven.client, one) for one in [wire]])
         driven.submit("1 c")
         driven.answer()
         driven.answer(refusal(403))

@@ -1,0 +1,325 @@
+"""What waits for one client: which events leave next, in which call, and when.
+
+An event waits in the lanes of its channels, and leaves when it is the first of all of them. When:
+
+==============================================  ================================================
+what is under way for this client               when an event leaves
+==============================================  ================================================
+no call                                         at once
+calls                                           with ten events, their answer, or after 30 ms
+a call with one of its channels                 after that one's answer: a channel keeps its order
+the last call failed                            when a pause is over, one call at a time; and not
+                                                at all when it is 30 s old by then
+==============================================  ================================================
+
+What failed and is to be tried again goes back to the front of its lanes, with a time before which
+it does not leave, and perhaps a mark that it leaves alone. :mod:`policy` decides that. Nothing
+here knows threads, nor what time it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from itertools import count, islice, takewhile
+from typing import Any
+
+from flask import Flask
+from pusher.errors import PusherError
+from pusher.http import POST
+
+from _flask_pusher import policy, rules
+from _flask_pusher.client import Client, api_of
+from _flask_pusher.transport import complete, retry_after_of
+
+Wire = Mapping[str, Any]
+"""An event as the HTTP API takes it, with its ``channels``."""
+
+Address = tuple[str, int, bool]
+
+GATHERING_SECONDS = 0.03
+CHANNEL_BYTES = 1000
+"""About how many bytes an event takes beside its data, while it waits, for each channel."""
+
+
+class Event:
+    """One event, from the call that deferred it to the answer of the service."""
+
+    __slots__ = (
+        "app",
+        "client",
+        "due",
+        "is_alone",
+        "settle",
+        "since",
+        "tries",
+        "wire",
+    )
+
+    def __init__(self, app: Flask, client: Client, wire: Wire) -> None:
+        self.app = app
+        self.client = client
+        self.wire = wire
+        self.since = 0.0
+        """When it left its request."""
+        self.due = 0.0
+        self.tries = 0
+        """In how many calls it was."""
+        self.is_alone = False
+        self.settle: Callable[[], None] | None = None
+        """Called when it is published, or told as lost."""
+
+    def __str__(self) -> str:
+        return f"{self.wire['name']!r} on {' '.join(self.channels)}"
+
+    @property
+    def channels(self) -> list[str]:
+        channels: list[str] = self.wire["channels"]
+        return channels
+
+    @property
+    def size(self) -> int:
+        return len(self.wire["data"]) + CHANNEL_BYTES * len(self.channels)
+
+
+Lost = list[tuple[Event, Exception]]
+
+
+class Call:
+    """Events that leave together, and hold their channels until the answer."""
+
+    __slots__ = ("channels", "events", "failures")
+
+    def __init__(self, events: list[Event], channels: list[str], failures: int) -> None:
+        self.events = events
+        self.channels = channels
+        self.failures = failures
+        """How many calls had failed in a row when it started."""
+
+    @property
+    def is_alone(self) -> bool:
+        return len(self.events) == 1 and self.events[0].is_alone
+
+
+class Desk:
+    """What waits for one client at one address, and what is known of the service there."""
+
+    def __init__(self, client: Client, address: Address, patience: float) -> None:
+        self.api = api_of(client).settled(address)
+        self.patience = patience
+        """How many seconds an event is tried again while calls fail."""
+        self.lanes: dict[str, deque[Event]] = {}
+        """Each channel's events, oldest first, but those under way."""
+        self.held: set[str] = set()
+        """The channels of calls under way."""
+        self.ready: deque[Event] = deque()
+        """Events that are first in all their lanes, none of which is held."""
+        self.alone: deque[Event] = deque()
+        """Likewise those that leave alone."""
+        self.later: list[tuple[float, int, Event]] = []
+        """Likewise those to be tried again, as a heap of when, ..., event."""
+        self.under_way: set[Call] = set()
+        self.lost: Lost = []
+        """Events that were given up, until they are taken from here and told."""
+        self.failures = 0
+        """How many calls in a row found that the service does not answer."""
+        self.failing_since = self.quiet_until = 0.0
+        self.error: Exception = PusherError("No call was made.")
+        """The last failure."""
+        self.is_trusted = True
+        """Whether the last call was taken, so that several may be under way."""
+        self.takes_batches = True
+        self.has_warned = False
+        self._numbers = count()
+
+    @property
+    def api_address(self) -> str:
+        return f"{self.api.scheme}://{self.api.host}:{self.api.port}"
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.lanes and not self.under_way
+
+    @property
+    def tries_again(self) -> bool:
+        """Whether there are events that are tried again."""
+        calls = (event.tries > 1 for call in self.under_way for event in call.events)
+        return any(lane[0].tries for lane in self.lanes.values()) or any(calls)
+
+    def add(self, event: Event) -> None:
+        for channel in event.channels:
+            self.lanes.setdefault(channel, deque()).append(event)
+        if self._is_free(event):
+            self.ready.append(event)
+
+    def next(self, now: float, *, is_hasty: bool = False) -> Call | float:
+        """The call to be started now; or when to ask again, if nothing happens until then."""
+        if self.under_way and not self.is_trusted:
+            return math.inf
+        due: list[Event] = []
+        while self.later and self.later[0][0] <= now:
+            due.append(heappop(self.later)[2])
+        self.alone.extend(event for event in due if event.is_alone)
+        self.ready.extendleft(event for event in reversed(due) if not event.is_alone)
+        when = max(self._when(is_hasty), self.quiet_until)
+        age_out = self.ready[0].since + self.patience if self.failures and self.ready else math.inf
+        if min(when, age_out) > now:
+            return min(when, age_out)
+        if self.failures and self._lose_old(now):
+            return self.next(now, is_hasty=is_hasty)
+        return self._compose(now)
+
+    def _when(self, is_hasty: bool) -> float:
+        if not self.ready and not self.alone:
+            return self.later[0][0] if self.later else math.inf
+        lanes = (self.lanes[one.channels[0]] for one in islice(self.ready, rules.EVENTS_PER_BATCH))
+        is_time = (
+            is_hasty
+            or not self.under_way
+            or self.alone
+            or sum(map(len, lanes)) >= rules.EVENTS_PER_BATCH
+        )
+        return 0.0 if is_time else max(self.ready[0].since, self.ready[0].due) + GATHERING_SECONDS
+
+    def _compose(self, now: float) -> Call:
+        events: list[Event] = []
+        mine: dict[str, None] = {}  # in order, as a set is not
+        source = self.alone or self.ready
+        room = rules.EVENTS_PER_BATCH if source is self.ready and self.takes_batches else 0
+        while source and (not events or len(source[0].channels) <= room):
+            event = source.popleft()
+            event.tries += 1
+            events.append(event)
+            room -= len(event.channels)
+            self._leave(event)
+            mine.update(dict.fromkeys(event.channels))
+            heads = [head for head in self._heads(event.channels) if not head.is_alone]
+            self.ready.extendleft(head for head in reversed(heads) if head.due <= now)
+        while self.ready and not mine.keys().isdisjoint(self.ready[0].channels):
+            self.ready.popleft()  # what follows on these channels waits for the answer
+        self.held.update(mine)
+        events.sort(key=lambda one: one.since)
+        call = Call(events, list(mine), self.failures)
+        self.under_way.add(call)
+        return call
+
+    def answered(self, call: Call, error: Exception | None, now: float) -> None:
+        """A call has its answer; None: its events are published."""
+        self.under_way.discard(call)
+        self.held.difference_update(call.channels)
+        self._learn(call, error, now)
+        again = self._judge(call, error, now) if error else []
+        for event in reversed(again):
+            for channel in event.channels:
+                self.lanes.setdefault(channel, deque()).appendleft(event)
+        self._free(call.channels)
+
+    def _learn(self, call: Call, error: Exception | None, now: float) -> None:
+        if error is None or not policy.is_outage(error):
+            self.failures, self.quiet_until = 0, 0.0
+            self.is_trusted = error is None or policy.is_refusal_of_an_event(error)
+        elif self.failures or not policy.is_of_an_event(error, is_alone=call.is_alone):
+            self.failing_since = self.failing_since if self.failures else now
+            self.failures = call.failures + 1  # calls that fail together count once
+            pause = max(policy.pause_after(self.failures), retry_after_of(error))
+            self.quiet_until = now + pause
+            self.is_trusted = False
+        if error is not None:
+            self.error = error
+            self.takes_batches &= len(call.events) < 2 or not policy.knows_no_batches(error)
+
+    def _judge(self, call: Call, error: Exception, now: float) -> list[Event]:
+        """The events that are to be tried again; all others are lost."""
+        again = []
+        takes_all_along = False
+        for event in call.events:
+            left = event.since + self.patience - now
+            of_batch = len(call.events) > 1
+            verdict = policy.judge(error, of_batch=of_batch, tries=event.tries, left=left)
+            takes_all_along |= verdict.takes_all_along
+            if verdict.is_lost:
+                self.lost.append((event, error))
+                continue
+            event.due = now + verdict.pause
+            event.is_alone |= verdict.is_alone
+            again.append(event)
+        if takes_all_along:
+            self._lose(self._clear(), error)
+        return again
+
+    def give_up(self, error: Exception) -> None:
+        """Lose all that waits, and what is under way."""
+        for call in self.under_way:
+            self._lose(call.events, error)
+            call.events = []
+        self._lose(self._clear(), error)
+
+    def hurry(self) -> None:
+        """Try again now what is to be tried again, and soon after that."""
+        self.failures, self.quiet_until = min(self.failures, 1), 0.0
+        self.later = [(0.0, number, event) for _, number, event in sorted(self.later)]
+
+    def _lose(self, events: Iterable[Event], error: Exception) -> None:
+        self.lost += [(event, error) for event in events]
+
+    def _lose_old(self, now: float) -> bool:
+        """Lose the events that have waited long enough for a service that does not answer."""
+        old = {
+            id(event): event
+            for lane in self.lanes.values()
+            for event in takewhile(lambda one: one.since + self.patience <= now, lane)
+        }
+        for event in old.values():
+            self._leave(event)
+        self.ready = deque(one for one in self.ready if id(one) not in old)
+        self.alone = deque(one for one in self.alone if id(one) not in old)
+        self.later = sorted(one for one in self.later if id(one[2]) not in old)
+        self._free(channel for event in old.values() for channel in event.channels)
+        self._lose(old.values(), self.error)
+        return bool(old)
+
+    def _clear(self) -> list[Event]:
+        """Take all that waits, but what is under way."""
+        found = {id(one): one for lane in self.lanes.values() for one in lane}
+        for content in (self.lanes, self.ready, self.alone, self.later):
+            content.clear()
+        return sorted(found.values(), key=lambda one: one.since)
+
+    def _is_free(self, event: Event) -> bool:
+        return self.held.isdisjoint(event.channels) and all(
+            self.lanes[channel][0] is event for channel in event.channels
+        )
+
+    def _heads(self, channels: Iterable[str]) -> list[Event]:
+        """The events that come to be free when these channels move on."""
+        heads = {id(lane[0]): lane[0] for channel in channels if (lane := self.lanes.get(channel))}
+        return [head for head in heads.values() if self._is_free(head)]
+
+    def _free(self, channels: Iterable[str]) -> None:
+        for event in self._heads(channels):
+            if event.tries:
+                heappush(self.later, (event.due, next(self._numbers), event))
+            else:
+                self.ready.append(event)
+
+    def _leave(self, event: Event) -> None:
+        for channel in event.channels:
+            self.lanes[channel].remove(event)
+            if not self.lanes[channel]:
+                del self.lanes[channel]
+
+    # -- The call itself --
+
+    def post(self, events: Sequence[Event]) -> None:
+        """Publish events by one call of the API."""
+        if len(events) == 1:
+            complete(self.api.call(POST, "events", events[0].wire))
+            return
+        batch = [
+            {"channel": channel, **{key: one.wire[key] for key in one.wire if key != "channels"}}
+            for one in events
+            for channel in one.channels
+        ]
+        complete(self.api.call(POST, "batch_events", {"batch": batch}))
