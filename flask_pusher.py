@@ -138,9 +138,13 @@ class Pusher:
         - ``PUSHER_AUTH_MAX_CHANNELS``: most channels in one request, 500
         - ``PUSHER_WEBHOOK_MAX_AGE``: seconds that a webhook stays valid, 600; None: for ever
         - ``PUSHER_EXTRA_TOKENS``: a dict of further keys and secrets that webhooks may come with
+        - ``PUSHER_JS_URL``, ``PUSHER_IDIOMORPH_URL``: where ``pusher_scripts()`` loads them from, a
+          CDN; empty: the page loads its own copies
         - ``PUSHER_CLIENT_OPTIONS``: a dict, laid over what ``pusher_options()`` gives
 
-        Templates get ``PUSHER_KEY`` and ``pusher_options()``, the arguments of ``new Pusher(...)``.
+        Templates get ``PUSHER_KEY`` and ``pusher_options()``, the arguments of ``new Pusher(...)``,
+        and ``pusher_scripts(nonce=None, morph=True)``, the scripts by which elements with
+        ``data-pusher`` keep themselves up to date.
 
         :raises ValueError: for a ``PUSHER_*`` setting that is missing or impossible. It names the
             setting and what it should be, and shows what it held where that is no secret.

@@ -70,10 +70,11 @@ setup(
     ],
     python_requires=">=3.9",
     py_modules=["flask_pusher"],
-    packages=["_flask_pusher", "_flask_pusher.local"],
+    packages=["_flask_pusher", "_flask_pusher.local", "_flask_pusher.page"],
     package_data={
         "_flask_pusher": ["py.typed"],
         "_flask_pusher.local": ["page.css", "page.html", "page.js"],
+        "_flask_pusher.page": ["page.js"],
     },
     install_requires=["Flask>=2.3.3", "pusher>=3.3.3"],
     extras_require={

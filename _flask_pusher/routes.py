@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from flask.blueprints import BlueprintSetupState
 
-from _flask_pusher import rules
+from _flask_pusher import page, rules
 from _flask_pusher.authorisation import FORBIDDEN, Authorisation
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import Handlers
@@ -121,6 +121,8 @@ def _add_routes(state: BlueprintSetupState) -> None:
         noted = _noted(view)
         for options in hosts:
             state.add_url_rule(path, endpoint, noted, methods=["POST"], **options)
+    for options in hosts:
+        state.add_url_rule("/page.js", "page", page.page, **options)
     # Flask calls the first one last: it sees what all others have made of the response.
     state.app.after_request_funcs.setdefault(None, []).insert(0, _expect_our_answer)
 

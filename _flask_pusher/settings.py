@@ -61,6 +61,8 @@ class Settings:
     webhook_max_age: float | None
     extra_tokens: Mapping[str, str]
     auth_max_channels: int
+    js_url: str | None
+    idiomorph_url: str | None
     client_options: Mapping[str, Any]
 
     def __init__(self, **fields: Any) -> None:
@@ -253,6 +255,8 @@ _A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as te
 _SECONDS = "seconds, more than 0 and up to 10**9"
 _A_ROUTE = "a path below the prefix, such as {}, without ? and #"
 _IS_ROUTE = _text(r"[^<>\s?#]+")
+_A_SCRIPT = "a script's https://... or a path with a slash in front; empty: the page loads its own"
+_IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
 URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
 TABLE = (
     Setting(
@@ -304,6 +308,8 @@ TABLE = (
     ),
     Setting("PUSHER_EXTRA_TOKENS", _tokens, {}, "a dict of keys and their secrets", NEVER),
     Setting("PUSHER_AUTH_MAX_CHANNELS", _whole_number(10**9), 500, _A_NUMBER, ALWAYS),
+    Setting("PUSHER_JS_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
+    Setting("PUSHER_IDIOMORPH_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
     Setting("PUSHER_CLIENT_OPTIONS", _mapping, {}, _A_DICT, CHECKED),
 )
 """Every setting but ``PUSHER_URL``, which is several in one."""

@@ -134,7 +134,11 @@ def test_the_wheel_holds_the_module_its_rooms_and_their_types(release: Release) 
         for path in (release.tree / "_flask_pusher").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert rooms > {"_flask_pusher/py.typed", "_flask_pusher/local/page.html"}
+    assert rooms > {
+        "_flask_pusher/py.typed",
+        "_flask_pusher/local/page.html",
+        "_flask_pusher/page/page.js",
+    }
     assert set(held) == rooms | {
         "flask_pusher-stubs/__init__.pyi",
         "flask_pusher.py",

@@ -1,0 +1,42 @@
+"""The script that keeps a page up to date, ``page.js``, and the view that serves it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from flask import Response, request, url_for
+
+_FOREVER = 365 * 24 * 60 * 60
+
+
+def address() -> str:
+    """Where the script is, as the page that is being rendered reaches it. A changed script has
+    another address.
+
+    :raises RuntimeError: outside of a request, where the application has no ``SERVER_NAME``.
+    """
+    return url_for("pusher.page", v=_script()[1])
+
+
+def page() -> Response:
+    """The view: browsers keep the script for ever by its address, and ask each time without."""
+    text, version = _script()
+    response = Response(text, mimetype="text/javascript")
+    response.set_etag(version)
+    if request.args.get("v") == version:
+        response.cache_control.public = True
+        response.cache_control.max_age = _FOREVER
+        response.cache_control.immutable = True
+    else:
+        response.cache_control.no_cache = True
+    response.make_conditional(request)
+    return response
+
+
+@cache
+def _script() -> tuple[bytes, str]:
+    """The script, read when a page first asks for it, from a zip file too; and its hash."""
+    text = files(__name__).joinpath("page.js").read_bytes()
+    return text, hashlib.sha256(text).hexdigest()[:16]

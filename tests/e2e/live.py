@@ -1,0 +1,132 @@
+"""An application whose pages keep themselves up to date, for the tests of the page's script."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask, Response, render_template_string, request, session
+from playwright.sync_api import Page as Tab
+from playwright.sync_api import expect
+
+from flask_pusher import Pusher
+
+from . import WAIT_SECONDS
+from .servers import Site
+
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ path }}</title>
+<link rel="icon" href="data:,">
+"""
+NOTE = """
+    globalThis.heard = [];
+    globalThis.errors = [];
+    addEventListener("error", (event) => errors.push(event.message));
+    addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+    const dispatch = EventTarget.prototype.dispatchEvent;
+    EventTarget.prototype.dispatchEvent = function (event) {
+        if (event.type.startsWith("pusher:")) {
+            heard.push([this.id, event.type, JSON.parse(JSON.stringify(event.detail ?? null))]);
+        }
+        return dispatch.call(this, event);
+    };
+"""
+"""Notes what is dispatched on elements, by their id, and what goes wrong in the page."""
+
+View = Callable[[], Any]
+
+
+class Live:
+    """The application, what browsers asked of it, and the tabs that are open."""
+
+    def __init__(self, app: Flask, pusher: Pusher, site: Site, new_tab: Callable[[], Tab]) -> None:
+        self.app = app
+        self.pusher = pusher
+        self.site = site
+        self.scripts = "{{ pusher_scripts() }}"
+        self.fetched: list[tuple[str, dict[str, str]]] = []
+        """The path and the headers of each request that the script made."""
+        self._views: dict[str, View] = {}
+        self._new_tab = new_tab
+        self._lock = threading.Lock()
+        app.add_url_rule("/live/<path:path>", "live", self._answer, methods=["GET", "POST"])
+        pusher.auth(lambda channel_name, socket_id: "refused" not in channel_name)
+        pusher.channel_data(lambda channel_name, socket_id: session["member"])
+        pusher.user_auth(
+            lambda socket_id: {"id": session["user"]} if session.get("user") else None
+        )
+
+    def _answer(self, path: str) -> Any:
+        if request.headers.get("X-Pusher-Live"):
+            with self._lock:
+                self.fetched.append((path, dict(request.headers)))
+        return self._views[path]()
+
+    def page(self, path: str, body: str, head: str = "", **variables: Any) -> None:
+        """A page whose template has this in its body, and this in its head."""
+        template = f"{HEAD}{self.scripts}{head}</head><body>{body}</body></html>"
+
+        def view() -> str:
+            if "user" in variables:
+                session["user"] = variables["user"]
+            if "member" in variables:
+                session["member"] = variables["member"]
+            return render_template_string(template, path=path, **variables)
+
+        self._views[path] = view
+
+    def view(self, path: str, answer: View | str) -> None:
+        """A view that answers with a text, or with what a function returns."""
+        self._views[path] = answer if callable(answer) else lambda: answer
+
+    def open(self, path: str, tab: Tab | None = None) -> Tab:
+        tab = tab or self._new_tab()
+        tab.add_init_script(NOTE)
+        tab.goto(f"{self.site.url}/live/{path}")
+        return tab
+
+    def trigger(self, channel: str, event: str, data: Any = None) -> None:
+        with self.app.app_context():
+            self.pusher.client.trigger(channel, event, data)
+
+    def send(self, user: str, event: str, data: Any = None) -> None:
+        with self.app.app_context():
+            self.pusher.client.send_to_user(user, event, data)
+
+    def times(self, path: str) -> int:
+        """How often the script has fetched this."""
+        with self._lock:
+            return sum(one == path for one, _ in self.fetched)
+
+    def wait_for_times(self, path: str, times: int) -> None:
+        until(lambda: self.times(path) >= times, f"{times} fetches of {path}, not {self.fetched}")
+
+
+def until(is_so: Callable[[], bool], wanted: str = "") -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited too long for {wanted}"
+        time.sleep(0.01)
+
+
+def listens(tab: Tab, selector: str = "#live") -> None:
+    """Wait until an element listens."""
+    expect(tab.locator(selector)).to_have_attribute("data-pusher-state", "live")
+
+
+def heard(tab: Tab, element: str = "live") -> list[list[Any]]:
+    """The names and the data of the events on an element, the protocol's own left out."""
+    told: list[list[Any]] = tab.evaluate("heard")
+    return [[name, data] for id_, name, data in told if id_ == element and "subscri" not in name]
+
+
+def hears(tab: Tab, name: str, element: str = "live") -> Any:
+    """Wait until an event is dispatched on an element, and return its data."""
+    script = "([id, name]) => heard.find((one) => one[0] === id && one[1] === name)"
+    return tab.wait_for_function(script, arg=[element, name], polling=20).json_value()[2]
+
+
+def html(text: str, status: int = 200, **headers: str) -> Response:
+    return Response(text, status, headers, mimetype="text/html")
