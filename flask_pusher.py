@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 from uuid import UUID
 
 from flask import Flask, current_app, has_app_context
@@ -49,10 +49,10 @@ from pusher.signature import sign
 
 from _flask_pusher import expect, handlers, rules
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
-from _flask_pusher.cli import Commands
+from _flask_pusher.cli import give_commands
 from _flask_pusher.client import Client, api_of
 from _flask_pusher.local import LocalServer, local_server
-from _flask_pusher.models import Models
+from _flask_pusher.models import ModelDecorator, Models, Row
 from _flask_pusher.outbox import Outboxes, places
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
 from _flask_pusher.recording import RecordedEvent, Recordings
@@ -68,9 +68,6 @@ from _flask_pusher.templates import Templates
 from _flask_pusher.transactions import Followed
 from _flask_pusher.transport import NoAnswer
 from _flask_pusher.webhooks import Webhooks, WebhookViews, webhook_headers
-
-if TYPE_CHECKING:
-    from _flask_pusher.models import ModelDecorator, Row
 
 __all__ = [
     "Client",
@@ -91,7 +88,8 @@ class Pusher:
     :param app: the application; or leave it out and call :meth:`init_app` later. One instance
         serves any number of applications, which have its handlers in common.
     :param url_prefix: the path that the routes are below.
-    :raises ValueError: as :meth:`init_app`, and for a prefix that has no slash in front.
+    :raises ValueError: as :meth:`init_app`, and for a prefix that has no slash in front, or a
+        variable in it.
 
     A handler runs in the context of the request, may be a coroutine function (then install
     ``Flask[async]``), and may be declared before or after :meth:`init_app`. Decorators return the
@@ -99,12 +97,9 @@ class Pusher:
     The routes are on ``pusher.blueprint``, for ``csrf.exempt(pusher.blueprint)`` and the like.
     """
 
-    def __init__(
-        self, app: Flask | None = None, url_prefix: str = "/pusher", **unknown: NoReturn
-    ) -> None:
-        expect_application(app, unknown)
-        if url_prefix and not url_prefix.startswith("/"):
-            raise ValueError(f"url_prefix should start with a slash; it is {url_prefix!r}.")
+    def __init__(self, app: Flask | None = None, url_prefix: str = "/pusher") -> None:
+        if app is not None:
+            app = expect_application(app)
         self.blueprint = make_blueprint(url_prefix, __name__)
         """The blueprint that holds the routes. What adds to it, as ``CORS(pusher.blueprint)``
         does, has to come before ``init_app``."""
@@ -148,10 +143,12 @@ class Pusher:
 
         :raises ValueError: for a ``PUSHER_*`` setting that is missing or impossible. It names the
             setting and what it should be, and shows what it held where that is no secret.
+        :raises TypeError: for what is no Flask application.
         :raises LookupError: for a pattern's converter that the application does not have.
         :raises RuntimeError: where the application has a ``Pusher``, a client in
             ``extensions["pusher"]`` or a blueprint named ``pusher`` already.
         """
+        app = expect_application(app)
         if not hasattr(app, "extensions"):  # an application for Flask-Pusher 3.0 may delete it
             app.extensions = {}
         refuse_collisions(app)
@@ -178,7 +175,7 @@ class Pusher:
         app.register_blueprint(self.blueprint, binding=binding)
         binding.outboxes.watch()
         binding.templates.give(app)
-        app.cli.add_command(Commands("pusher", help=Commands.__doc__))
+        give_commands(app)
         app.extensions["pusher"] = client
         app.extensions["flask_pusher"] = binding
         self._handlers.serve()
@@ -561,11 +558,10 @@ class Pusher:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name):
-            hint = ""
             if name == "errors":
-                hint = " Errors are imported: from flask_pusher import PusherError, NoAnswer."
-            elif not name.startswith("_") and hasattr(Client, name):
-                hint = f" The client has it: pusher.client.{name}."
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}.{hint}"
-            )
+                hint = "Errors are imported: from flask_pusher import PusherError, NoAnswer."
+            elif not name.startswith("_") and hasattr(Client, name) and name not in vars(Pusher):
+                hint = f"The client has it: pusher.client.{name}."
+            else:
+                return super().__getattribute__(name)  # raises, and what a property raised too
+            raise AttributeError(f"'Pusher' object has no attribute {name!r}. {hint}")

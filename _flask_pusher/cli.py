@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flask import Flask
 from flask.cli import AppGroup
+
+from _flask_pusher.warning import warn
 
 if TYPE_CHECKING:
     from click import Command, Context
@@ -24,3 +27,14 @@ class Commands(AppGroup):
         from _flask_pusher.commands import COMMANDS
 
         return COMMANDS.get(name)
+
+
+def give_commands(app: Flask) -> None:
+    """``flask pusher``, unless the application has a command of this name itself."""
+    if "pusher" in app.cli.commands:
+        warn(
+            f"The application {app.name!r} has a command 'pusher' of its own, which stays. The"
+            " commands of Flask-Pusher, such as 'flask pusher check', are not there."
+        )
+    else:
+        app.cli.add_command(Commands("pusher", help=Commands.__doc__))

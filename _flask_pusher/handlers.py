@@ -47,21 +47,18 @@ from _flask_pusher.warning import warn
 if TYPE_CHECKING:
     from typing_extensions import Concatenate
 
-    # What handlers take and return. What they may return instead, a view refuses with.
-    Refusal = Union["Response", "HTTPException", tuple[Any, int], tuple[Any, int, Any]]
-    Consent = Union[bool, Refusal, Awaitable[Union[bool, Refusal]]]
-    Data = Union[
-        Mapping[str, Any], Refusal, Awaitable[Union[Mapping[str, Any], Refusal, None]], None
-    ]
+# What handlers take and return. What they may return instead, a view refuses with.
+Refusal = Union["Response", "HTTPException", tuple[Any, int], tuple[Any, int, Any]]
+Consent = Union[bool, Refusal, Awaitable[Union[bool, Refusal]]]
+Data = Union[Mapping[str, Any], Refusal, Awaitable[Union[Mapping[str, Any], Refusal, None]], None]
 
-    AuthHandler = TypeVar("AuthHandler", bound="Callable[[str, str], Consent]")
-    DataHandler = TypeVar("DataHandler", bound="Callable[[str, str], Data]")
-    UserHandler = TypeVar("UserHandler", bound="Callable[[str], Data]")
-    HandOver = TypeVar("HandOver", bound="Callable[[list[dict[str, Any]]], object]")
-    PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
-    PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
-    PatternEvent = TypeVar("PatternEvent", bound="Callable[Concatenate[dict[str, Any], ...], Any]")
-
+AuthHandler = TypeVar("AuthHandler", bound="Callable[[str, str], Consent]")
+DataHandler = TypeVar("DataHandler", bound="Callable[[str, str], Data]")
+UserHandler = TypeVar("UserHandler", bound="Callable[[str], Data]")
+HandOver = TypeVar("HandOver", bound="Callable[[list[dict[str, Any]]], object]")
+PatternAuth = TypeVar("PatternAuth", bound="Callable[Concatenate[str, str, ...], Consent]")
+PatternData = TypeVar("PatternData", bound="Callable[Concatenate[str, str, ...], Data]")
+PatternEvent = TypeVar("PatternEvent", bound="Callable[Concatenate[dict[str, Any], ...], Any]")
 H = TypeVar("H", bound="Handler")
 Handler = Callable[..., Any]
 NOTHING: Any = None

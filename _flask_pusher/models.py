@@ -42,15 +42,14 @@ from _flask_pusher.transactions import Followed
 if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
 
-    Row = TypeVar("Row")
-    Channels = TypeVar("Channels", bound=Union[str, Iterable[str]])
+Row = TypeVar("Row")
+Channels = TypeVar("Channels", bound=Union[str, Iterable[str]])
 
-    class ModelDecorator(Protocol[Row]):
-        """Declares the function that names the channels of a model's rows."""
 
-        def __call__(
-            self, function: Callable[[Row], Channels], /
-        ) -> Callable[[Row], Channels]: ...
+class ModelDecorator(Protocol[Row]):
+    """Declares the function that names the channels of a model's rows."""
+
+    def __call__(self, function: Callable[[Row], Channels], /) -> Callable[[Row], Channels]: ...
 
 
 Names = tuple[str, ...]

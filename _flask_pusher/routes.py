@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from flask.blueprints import BlueprintSetupState
+from werkzeug.local import LocalProxy
 
 from _flask_pusher import page, rules
 from _flask_pusher.authorisation import FORBIDDEN, Authorisation
@@ -53,24 +55,27 @@ def of_current_app(key: str) -> Any:
         ) from None
 
 
-def expect_application(app: Any, unknown: Mapping[str, Any]) -> None:
-    """Answer arguments that other extensions of this name take.
+def expect_application(app: Any) -> Flask:
+    """The application itself, where it may be a proxy of it, such as ``current_app``.
 
-    :raises TypeError: for what is no application, and for settings.
+    :raises TypeError: for what is no application.
     """
-    if unknown:
-        names = ", ".join(f"PUSHER_{name.upper()}" for name in unknown)
-        raise TypeError(
-            f"Pusher() takes no {', '.join(unknown)}: settings are keys of app.config, here {names}."
-        )
-    if app is not None and not isinstance(app, Flask):
+    while isinstance(app, LocalProxy):
+        app = app._get_current_object()
+    if not isinstance(app, Flask):
         raise TypeError(
             "Pusher() takes the application, Pusher(app), and settings are keys of app.config, such"
-            f" as PUSHER_KEY; this is of type {type(app).__name__}."
+            f" as PUSHER_KEY; this is of type {type(app).__name__}, which is no flask.Flask."
         )
+    return app
 
 
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
+    if not re.fullmatch(r"(/[^<>\s?#]*)?", url_prefix):
+        raise ValueError(
+            "url_prefix should start with a slash, and be a path without variables, ? and #; it is"
+            f" {url_prefix!r}."
+        )
     blueprint = Blueprint("pusher", import_name, url_prefix=url_prefix)
     blueprint.record(_add_routes)
     return blueprint

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from flask import Flask, current_app, render_template_string
 from flask.testing import FlaskClient
 from pusher import Pusher as OfficialClient
 
+import flask_pusher
 from flask_pusher import Client, Pusher
 
 FORM = {"socket_id": "1.1", "channel_name": "private-news"}
@@ -182,6 +184,66 @@ def test_it_triggers_by_the_current_applications_client(app: Flask, api: Any) ->
     assert api.events == [("news", "flash", {"n": 1})]
 
 
+def test_a_proxy_of_the_application_is_the_application(app: Flask, api: Any) -> None:
+    pusher = Pusher()
+    with app.app_context():
+        pusher.init_app(current_app)
+
+    @app.post("/publish")
+    def publish() -> str:
+        pusher.defer("news", "flash", {})
+        return ""
+
+    for times in (1, 2):
+        app.test_client().post("/publish").close()
+        api.until(lambda times=times: len(api.events) == times)
+    assert app.extensions["flask_pusher"].outboxes.app is app
+
+
+def test_an_applications_own_command_of_that_name_stays(app: Flask) -> None:
+    @app.cli.command("pusher")
+    def own() -> None:
+        print("its own")
+
+    with pytest.warns(UserWarning, match="has a command 'pusher' of its own, which stays") as told:
+        Pusher(app)
+    assert told[0].filename == __file__
+    assert app.test_cli_runner().invoke(args=["pusher"]).output == "its own\n"
+
+
+def public_functions() -> dict[str, Any]:
+    """Each public function, class and method, by its name."""
+    found: dict[str, Any] = {"Pusher": Pusher.__init__, "Client": Client.__init__}
+    for name in flask_pusher.__all__:
+        thing = getattr(flask_pusher, name)
+        found.setdefault(name, thing)
+        for inner, member in vars(thing).items() if inspect.isclass(thing) else ():
+            if not inner.startswith("_"):
+                found[f"{name}.{inner}"] = getattr(member, "fget", member)
+    ours = ("flask_pusher", "_flask_pusher")
+    return {
+        name: thing
+        for name, thing in found.items()
+        if inspect.isfunction(thing) and thing.__module__.startswith(ours)
+    }
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="str | None cannot be asked for in 3.9")
+@pytest.mark.parametrize("name", public_functions())
+def test_the_types_of_every_public_name_can_be_asked_for(name: str) -> None:
+    get_type_hints(public_functions()[name])
+
+
+def test_an_attribute_error_inside_of_a_property_is_the_one_that_is_seen() -> None:
+    class Own(Pusher):
+        @property
+        def region(self) -> str:
+            return self.blueprint.no_such_method()  # type: ignore[attr-defined, no-any-return]
+
+    with pytest.raises(AttributeError, match="no_such_method"):
+        _ = Own().region
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("name", "hint"),
@@ -197,7 +259,7 @@ class TestMistakes:
     def test_a_name_that_is_elsewhere_is_told(self, pusher: Pusher, name: str, hint: str) -> None:
         with pytest.raises(AttributeError) as raised:
             getattr(pusher, name)
-        expected = f"'Pusher' object has no attribute {name!r}. {hint}".rstrip()
+        expected = f"'Pusher' object has no attribute {name!r}. {hint}".removesuffix(". ")
         assert str(raised.value) == expected
         assert not hasattr(pusher, name)
 
@@ -210,14 +272,27 @@ class TestMistakes:
         assert "keys of app.config, such as PUSHER_KEY" in str(raised.value)
         assert "a-key" not in str(raised.value)
 
-    def test_settings_as_arguments_are_told_by_their_keys(self, app: Flask) -> None:
-        with pytest.raises(TypeError) as raised:
-            Pusher(app, app_id="7", key="a-key", secret="a-secret")  # type: ignore[arg-type]
-        assert str(raised.value) == (
-            "Pusher() takes no app_id, key, secret: settings are keys of app.config, here"
-            " PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET."
-        )
+    def test_what_is_no_flask_application_is_told_by_its_type(self) -> None:
+        class Quart:
+            extensions: dict[str, Any]
+
+        for give in (Pusher, Pusher().init_app):
+            with pytest.raises(TypeError, match=r"of type Quart, which is no flask\.Flask"):
+                give(Quart())  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="of type NoneType"):
+            Pusher().init_app(None)  # type: ignore[arg-type]
+
+    def test_an_argument_that_it_does_not_have_is_pythons_own_error(self, app: Flask) -> None:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'url_prefx'"):
+            Pusher(app, url_prefx="/x")  # type: ignore[call-arg]
         assert "pusher" not in app.extensions
+
+    @pytest.mark.parametrize("prefix", ["x", "/<lang>/pusher", "/x?y", "/a b", "/x#"])
+    def test_a_prefix_that_is_no_path_is_an_error_at_the_call(self, prefix: str) -> None:
+        with pytest.raises(
+            ValueError, match="url_prefix should start with a slash, and be a path"
+        ):
+            Pusher(url_prefix=prefix)
 
     @pytest.mark.parametrize("body", [{"events": []}, None, 5])
     def test_a_webhook_that_is_no_text_cannot_be_signed(

@@ -17,9 +17,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
+from flask import Flask
+
 from _flask_pusher import rules
 
 from . import options
+from .options import Webhooks
 from .views import ChannelView, ConnectionView, WebhookView
 
 if TYPE_CHECKING:
@@ -27,11 +30,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Coroutine
 
-    from flask import Flask
-
     from .server import Server
     from .state import Happening
-    from .webhooks import Webhooks
 
 __all__ = [
     "ChannelView",

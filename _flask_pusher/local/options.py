@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import socket
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from flask import Flask
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
 PORT = 6001  # where `serve` listens, unless it is told otherwise
+Webhooks = Union[None, bool, str, Sequence[Union[str, Mapping[str, Any]]]]
 BACKLOG = 1024  # connections not accepted yet
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, Union
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,6 +18,7 @@ from flask import Flask
 from _flask_pusher import rules
 
 from . import wire
+from .options import Webhooks
 from .state import Clock, Credentials, Happening
 from .views import WebhookView
 
@@ -33,8 +34,6 @@ MAX_NAMED = 10  # events, where a delivery is told of in one line
 _T = TypeVar("_T")
 
 EVENT_TYPES = frozenset(rules.WEBHOOK_EVENTS)
-
-Webhooks = Union[None, bool, str, Sequence[Union[str, Mapping[str, Any]]]]
 
 
 # -- Where they go --------------------------------------------------------------------------------
