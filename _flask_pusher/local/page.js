@@ -97,14 +97,17 @@ function showNow() {
   byId("channel-count").textContent = countOf(counts.channels, channels);
   byId("connection-count").textContent = countOf(counts.connections, connections);
   byId("no-channels").hidden = channels.length > 0;
-  byId("no-connections").hidden = connections.length + gone.size > 0;
+  byId("no-connections").hidden = connections.length > 0;
   fill(byId("channels"), channels.map(channel => [channel.name, aboutChannel(channel)]),
     makeRow("channel"), updateRow("channel"));
   const ended = [...gone.values()].reverse().map(one => [
     one.socket_id, { number: "gone", more: `at ${clock(one.at)}`, isGone: true },
   ]);
   const open = connections.map(connection => [connection.socket_id, aboutConnection(connection)]);
-  fill(byId("connections"), [...open, ...ended], makeRow("connection"), updateRow("connection"));
+  fill(byId("connections"), open, makeRow("connection"), updateRow("connection"));
+  fill(byId("gone-connections"), ended, makeRow("connection"), updateRow("connection"));
+  byId("gone").hidden = ended.length === 0;
+  byId("gone-count").textContent = `${ended.length} gone`;
   fill(byId("channel-names"), channels.map(channel => [channel.name, channel.name]),
     () => element("option"), (option, name) => { option.value = name; });
   showSelection();
@@ -115,12 +118,17 @@ function countOf(count, shown) {
 }
 
 function aboutChannel(channel) {
-  const members = Object.keys(channel.members);
+  const members = Object.entries(channel.members).map(([id, info]) => nameOf(id, info));
   const last = lastEvents.get(channel.name);
   const parts = [];
   if (members.length) parts.push(members.slice(0, 8).join(", ") + (members.length > 8 ? ", …" : ""));
   if (last) parts.push(`last: ${last.event} at ${clock(last.at)}`);
   return { number: plural(channel.subscribers, "subscriber"), more: parts.join(" · ") };
+}
+
+/** A member's name, as most applications give it in `user_info`, beside the id. */
+function nameOf(id, info) {
+  return typeof info?.name === "string" ? `${info.name} (${id})` : id;
 }
 
 function aboutConnection(connection) {
@@ -146,7 +154,7 @@ function showSelection() {
     const channel = state.channels.find(one => one.name === selected.name);
     about = channel ? plural(channel.subscribers, "subscriber") : "Nobody is subscribed.";
     for (const [id, info] of Object.entries(channel?.members ?? {})) {
-      members.push(element("dt", "", id), element("dd", "", info ? JSON.stringify(info) : ""));
+      members.push(element("dt", "", nameOf(id, info)), element("dd", "", info ? JSON.stringify(info) : ""));
     }
   } else {
     const connection = state.connections.find(one => one.socket_id === selected.name);
