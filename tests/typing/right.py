@@ -243,7 +243,18 @@ async def removed(event: Mapping[str, object]) -> int:
     return len(event)
 
 
+@pusher.webhooks.event("member_added", "presence-board-<int:board_id>")
+def joined(event: dict[str, Any], board_id: int) -> None:
+    print(event["user_id"], board_id)
+
+
+@pusher.webhooks.event("member_removed", "presence-<room>")
+async def left(event: Mapping[str, object], *, room: str) -> tuple[str, int]:
+    return room, 503
+
+
 assert_type(added({}), None)
+assert_type(joined({}, 7), None)
 assert_type(client_event(), str)
 
 

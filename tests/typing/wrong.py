@@ -173,6 +173,31 @@ def takes_text(event: str) -> None:
     print(event)
 
 
+@pusher.webhooks.event("member_added", "presence-<int:room>")  # wrong
+def takes_the_variable_only(room: int) -> None:
+    print(room)
+
+
+@pusher.webhooks.event("member_added", "presence-<int:room>")
+def joined(event: dict[str, Any], room: int) -> None:
+    print(event, room)
+
+
+joined({}, "7")  # wrong
+pusher.webhooks.event("member_added", 7)  # wrong
+pusher.webhooks.event("member_added", "presence-<x>", joined)  # wrong
+
+
+@pusher.auth  # wrong
+def returns_a_dict(channel_name: str, socket_id: str) -> dict[str, bool]:
+    return {"ok": True}
+
+
+@pusher.auth  # wrong
+def returns_a_reason(channel_name: str, socket_id: str) -> tuple[bool, str]:
+    return True, "why"
+
+
 @pusher.webhooks.event  # wrong
 def has_no_name(event: dict[str, Any]) -> None:
     print(event)
