@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -19,13 +20,17 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask, render_template_string
+from flask import Flask, redirect, render_template_string
 from flask.testing import FlaskClient
 from flask_cors import CORS
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
-from flask_login import LoginManager, UserMixin, current_user, login_user
-from flask_wtf.csrf import CSRFProtect
+from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
+from flask_security import Security, SQLAlchemyUserDatastore, auth_required, roles_required
+from flask_security.models import fsqla_v3
+from flask_sqlalchemy import SQLAlchemy
+from flask_talisman import Talisman
+from flask_wtf.csrf import CSRFError, CSRFProtect
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
@@ -74,13 +79,14 @@ def assert_authorises(answer: TestResponse, channel: str) -> None:
     assert answer.json == {"auth": f"{KEY}:{signature(f'{SOCKET_ID}:{channel}')}"}
 
 
-def deliver(browser: FlaskClient, group: str, *events: dict[str, str]) -> TestResponse:
+def deliver(
+    browser: FlaskClient, group: str, *events: dict[str, str], **options: Any
+) -> TestResponse:
     """Send a webhook as a Channels server does."""
     body = json.dumps({"time_ms": round(time.time() * 1000), "events": events})
     headers = {"X-Pusher-Key": KEY, "X-Pusher-Signature": signature(body)}
-    return browser.post(
-        f"/pusher/events/{group}", data=body, headers=headers, content_type="application/json"
-    )
+    path, content_type = f"/pusher/events/{group}", "application/json"
+    return browser.post(path, data=body, headers=headers, content_type=content_type, **options)
 
 
 class User(UserMixin):  # type: ignore[misc]  # it has no types
@@ -294,6 +300,231 @@ def test_cors_answers_no_other_origin(cors: FlaskClient) -> None:
 def test_cors_of_the_blueprint_is_not_that_of_the_application(cors: FlaskClient) -> None:
     answer = cors.get("/elsewhere", headers={"Origin": SHOP})
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+# -- As their own documentation has it ------------------------------------------------------------
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+
+
+ANSWERS_TO_STRANGERS: list[tuple[Any, int]] = [
+    ("Unauthorized", 403),
+    (("Unauthorized", 401), 401),
+    (("<h1>Log in</h1>", 200), 403),
+    (redirect("/login"), 403),
+]
+
+
+@pytest.fixture(params=ANSWERS_TO_STRANGERS)
+def login(request: pytest.FixtureRequest, app: Flask, pusher: Pusher) -> int:
+    """The status with which Flask-Login's ``unauthorized_handler`` refuses strangers, in an
+    application whose handlers are all below ``login_required``."""
+    returned, status = request.param
+    manager = LoginManager(app)
+    manager.user_loader(User)
+    manager.unauthorized_handler(lambda: returned)
+
+    @app.post("/login/<name>")
+    def log_in(name: str) -> str:
+        login_user(User(name))
+        return "welcome"
+
+    @pusher.auth
+    @login_required  # type: ignore[untyped-decorator]
+    def may_follow(channel_name: str, socket_id: str) -> bool:
+        return True
+
+    @pusher.channel_data
+    @login_required  # type: ignore[untyped-decorator]
+    def who(channel_name: str, socket_id: str) -> dict[str, str]:
+        return {"user_id": current_user.id}
+
+    @pusher.user_auth
+    @login_required  # type: ignore[untyped-decorator]
+    def user(socket_id: str) -> dict[str, str]:
+        return {"id": current_user.id}
+
+    pusher.init_app(app)
+    return int(status)
+
+
+def test_whatever_flask_login_answers_strangers_with_lets_none_in(
+    login: int, browser: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for channel in ("private-a", "presence-a"):
+        answer = subscribe(browser, channel)
+        assert answer.status_code == login
+        assert '"auth"' not in answer.text
+    form = {"socket_id": SOCKET_ID}
+    assert browser.post("/pusher/user-auth", data=form).status_code == login
+    batch = {**form, "channel_name[0]": "private-a", "channel_name[1]": "presence-a"}
+    parts = browser.post("/pusher/auth", data=batch).json
+    assert parts == {"private-a": {"status": login}, "presence-a": {"status": login}}
+    assert len(warnings_in(caplog)) == (5 if login == 403 else 0)
+    browser.post("/login/ana")
+    assert_authorises(subscribe(browser, "private-a"), "private-a")
+    assert subscribe(browser, "presence-a").status_code == 200
+    assert browser.post("/pusher/user-auth", data=form).status_code == 200
+
+
+def test_a_dict_for_strangers_is_no_consent_and_no_user(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    manager = LoginManager(app)
+    manager.user_loader(User)
+    manager.unauthorized_handler(lambda: {"error": "log in"})
+    pusher.auth(login_required(lambda channel_name, socket_id: True))
+    pusher.user_auth(login_required(lambda socket_id: {"id": 7}))
+    pusher.init_app(app)
+    assert subscribe(browser, "private-a").status_code == 403
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    with pytest.raises(ValueError, match=r"a dict with an 'id'; it has \['error'\]"):
+        browser.post("/pusher/user-auth", data={"socket_id": SOCKET_ID})
+
+
+def test_flask_logins_current_user_is_consent_when_it_is_a_user(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    manager = LoginManager(app)
+    manager.user_loader(User)
+    manager.anonymous_user = lambda: None
+    app.add_url_rule("/login", view_func=lambda: str(login_user(User("ana"))), methods=["POST"])
+    pusher.auth(lambda channel_name, socket_id: current_user)
+    pusher.init_app(app)
+    assert subscribe(browser, "private-a").status_code == 403
+    browser.post("/login")
+    assert_authorises(subscribe(browser, "private-a"), "private-a")
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [(lambda error: (f"<p>{error.description}", 400), 400), (lambda error: "<p>Sorry", 403)],
+)
+def test_a_page_of_csrf_errors_is_no_authorisation_and_no_delivery(
+    app: Flask,
+    csrf: CSRFProtect,
+    browser: FlaskClient,
+    caplog: pytest.LogCaptureFixture,
+    page: Any,
+    status: int,
+) -> None:
+    app.register_error_handler(CSRFError, page)
+    assert subscribe(browser, "private-a").status_code == status
+    assert deliver(browser, "channel_existence").status_code == (503 if status == 403 else 400)
+    told = warnings_in(caplog)
+    assert len(told) == 2
+    assert all("csrf.exempt(pusher.blueprint)" in line for line in told)
+
+
+@pytest.fixture
+def strict(app: Flask, pusher: Pusher, browser: FlaskClient) -> FlaskClient:
+    """A browser of an application that Flask-Talisman, as it is by default, keeps on https."""
+    Talisman(app)
+    pusher.init_app(app)
+    pusher.auth(lambda channel_name, socket_id: True)
+    pusher.webhooks.presence(lambda: None)
+    return browser
+
+
+def test_talisman_redirects_to_https_which_is_no_authorisation_and_no_delivery(
+    strict: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert subscribe(strict, "private-a").status_code == 403
+    answer = deliver(strict, "presence")
+    assert answer.status_code in (301, 302)
+    assert answer.headers["Location"] == "https://localhost/pusher/events/presence"
+    told = warnings_in(caplog)
+    assert "redirects it to https://localhost/pusher/auth" in told[0]
+    assert "redirects it to https://localhost/pusher/events/presence" in told[1]
+
+
+def test_talisman_lets_https_through_and_adds_its_headers(strict: FlaskClient) -> None:
+    https = {"X-Forwarded-Proto": "https"}
+    answer = subscribe(strict, "private-a", headers=https)
+    assert_authorises(answer, "private-a")
+    assert "Content-Security-Policy" in answer.headers
+    answer = deliver(strict, "presence", base_url="https://localhost")
+    assert answer.status_code == 200
+
+
+@pytest.fixture
+def secured(app: Flask, pusher: Pusher, browser: FlaskClient) -> Iterator[FlaskClient]:
+    """A browser of an application with Flask-Security's users, of whom Ana is an admin."""
+    app.config.update(
+        SECURITY_PASSWORD_HASH="plaintext",
+        SECURITY_PASSWORD_SALT="salt",
+        SQLALCHEMY_DATABASE_URI="sqlite://",
+        WTF_CSRF_ENABLED=False,
+    )
+    db = SQLAlchemy(app)
+    models: Any = fsqla_v3
+    models.FsModels.set_db_info(db)
+    role = type("Role", (db.Model, models.FsRoleMixin), {})
+    user = type("User", (db.Model, models.FsUserMixin), {})
+    app.security = Security(app, SQLAlchemyUserDatastore(db, user, role))  # type: ignore[attr-defined]
+    with app.app_context():
+        db.create_all()
+        users = app.security.datastore  # type: ignore[attr-defined]
+        users.find_or_create_role("admin")
+        users.create_user(email="ana@a.example", password="ana", roles=["admin"])
+        users.create_user(email="ben@a.example", password="ben")
+        db.session.commit()
+
+    @pusher.auth("private-admin")
+    @auth_required("session")
+    @roles_required("admin")
+    def may_administrate(channel_name: str, socket_id: str) -> bool:
+        return True
+
+    @pusher.auth
+    @auth_required()
+    def may_follow(channel_name: str, socket_id: str) -> bool:
+        return True
+
+    @pusher.user_auth
+    @auth_required()
+    def who(socket_id: str) -> dict[str, int]:
+        return {"id": current_user.id}
+
+    pusher.init_app(app)
+    yield browser
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/html", "application/json"])
+def test_flask_security_lets_in_whom_its_decorators_do(secured: FlaskClient, accept: str) -> None:
+    def statuses() -> list[int]:
+        headers = {"Accept": accept}
+        user = secured.post("/pusher/user-auth", data={"socket_id": SOCKET_ID}, headers=headers)
+        channels = ("private-admin", "private-a")
+        answers = [subscribe(secured, channel, headers=headers) for channel in channels]
+        return [answer.status_code for answer in (*answers, user)]
+
+    assert all(status in (401, 403) for status in statuses())
+    secured.post("/login", data={"email": "ben@a.example", "password": "ben"})
+    assert statuses() == [403, 200, 200]
+    secured.post("/logout")
+    secured.post("/login", data={"email": "ana@a.example", "password": "ana"})
+    assert statuses() == [200, 200, 200]
+
+
+def test_cors_of_a_whole_application_answers_preflights_and_refusals(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    CORS(app)
+    pusher.init_app(app)
+    pusher.auth(lambda channel_name, socket_id: channel_name == "private-a")
+    app.register_error_handler(403, lambda error: "<p>Sorry")
+    assert preflight(browser, SHOP).status_code == 200
+    answer = subscribe(browser, "private-a", headers={"Origin": SHOP})
+    assert_authorises(answer, "private-a")
+    assert answer.headers["Access-Control-Allow-Origin"] in ("*", SHOP)
+    answer = subscribe(browser, "private-b", headers={"Origin": SHOP})
+    assert answer.status_code == 403
+    assert answer.headers["Access-Control-Allow-Origin"] in ("*", SHOP)
 
 
 def test_a_limiter_counts_the_requests_of_the_blueprint(
