@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 from flask import Flask, current_app, url_for
 from flask.cli import with_appcontext
 from pusher.errors import PusherError
 
-from _flask_pusher import rules
+from _flask_pusher import expect, rules
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers
 from _flask_pusher.routes import Binding
-from _flask_pusher.settings import NEVER, TABLE
+from _flask_pusher.settings import NEVER, TABLE, strangers
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.transport import complete, in_words, proxies_for, status_of
+
+_NO_DATA = "the socket id, so each tab is a member of its own: declare @pusher.channel_data"
 
 
 def _command(function: Callable[..., None]) -> click.Command:
@@ -45,20 +48,37 @@ def _binding() -> Binding:
 def check(webhook_url: str | None) -> None:
     """Show what is set and declared, and try the settings on the server."""
     binding = _binding()
-    probed_host = _host_of(webhook_url) if webhook_url else None
+    host = _host_of(webhook_url) if webhook_url else ""
     for key, value in _in_force(binding):
         click.echo(f"{key:38}{value}")
     _show_handlers(binding)
     _show_models(binding)
     _show_page(binding)
-    if webhook_url and probed_host:
-        _probe(binding.client, webhook_url, probed_host)
+    problems = list(_problems(binding))
+    for problem in problems:
+        click.echo(f"\nNot well: {problem}")
+    if webhook_url:
+        _probe(binding.client, webhook_url, host)
     with _api_errors(binding.client):
         complete(binding.client.channels_info())["channels"]
     if binding.settings.backend is LogBackend:
         click.echo("\nNothing is sent: PUSHER_BACKEND is 'log'.")
     else:
         click.echo(f"\n{_base_url(binding.client)} accepts these credentials.")
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+def _problems(binding: Binding) -> Iterator[str]:
+    """What no request shows, or only one that fails."""
+    for key, meant in strangers(current_app.config).items():
+        yield f"{key} is no setting of Flask-Pusher. Is {meant} meant?"
+    for declared in (binding.handlers.auth, binding.handlers.channel_data):
+        for pattern, _ in declared.patterns.values():
+            try:
+                pattern.compile(current_app.url_map)
+            except LookupError as error:  # noqa: PERF203 - each may be one
+                yield str(error)
 
 
 def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
@@ -85,7 +105,7 @@ def _show_handlers(binding: Binding) -> None:
     click.echo(f"\nWho may subscribe, asked at {_url('pusher.auth')}:")
     _show_channel_handlers(handlers.auth, "nobody: declare @pusher.auth")
     click.echo("What members see of each other:")
-    _show_channel_handlers(handlers.channel_data, "the socket id: declare @pusher.channel_data")
+    _show_channel_handlers(handlers.channel_data, _NO_DATA)
     user_auth = handlers.user_auth.handler
     click.echo(f"Who the user is, asked at {_url('pusher.user_auth')}:")
     click.echo(
@@ -132,16 +152,13 @@ def _show_page(binding: Binding) -> None:
 
 
 def _host_of(url: str) -> str:
-    host = None
-    if url.startswith(("http://", "https://")):
-        with suppress(ValueError):
-            host = urlsplit(url).hostname
-    if not host:
+    found = re.match(r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/:?#\[@]+)(?![^/:?#])", url)
+    if not found:
         raise click.BadParameter(
             "the URL should be whole, as https://shop.example/pusher/events is",
             param_hint="--webhooks",
         )
-    return host
+    return found[1]
 
 
 def _probe(client: Client, url: str, host: str) -> None:
@@ -169,15 +186,25 @@ def _probe(client: Client, url: str, host: str) -> None:
     if 200 <= answer.status_code < 300:
         click.echo(f"\n{url} takes webhooks (status {answer.status_code}).")
         return
+    raise click.ClickException(f"{url} answers {answer.status_code}: {_meaning(answer)}.")
+
+
+def _meaning(answer: Any) -> str:
+    """Why a webhook is not taken: our routes say so themselves."""
+    ours = re.search(r"This (?:webhook|application) [^<]+", html.unescape(answer.text))
+    if ours:
+        return ours[0].strip().rstrip(".")
+    if "Location" in answer.headers:
+        return f"it redirects to {answer.headers['Location']}, and the service does not follow"
     meanings = {
-        404: "no webhook route is there, or no handler is declared for it",
-        403: "it does not have this application's key and secret, or refuses who calls",
         400: "something before the application refuses it: CSRF protection, for one. Exempt"
         " pusher.blueprint",
+        401: "something before the application asks for a login",
+        403: "something before the application refuses who calls",
+        404: "no webhook route is there",
         405: "the URL is of another route, which takes no POST",
     }
-    meaning = meanings.get(answer.status_code, "only 2xx counts; the service sends it again")
-    raise click.ClickException(f"{url} answers {answer.status_code}: {meaning}.")
+    return meanings.get(answer.status_code, "only 2xx counts; the service sends it again")
 
 
 def _url(endpoint: str) -> str:
@@ -209,6 +236,9 @@ def trigger(channel: str, event: str, data: str, is_text: bool) -> None:
             if status_of(error) != 400:
                 raise
             answer = complete(client.trigger(channel, event, data))  # a server may count nothing
+    if isinstance(client.http, LogBackend):
+        click.echo("Nothing was sent: PUSHER_BACKEND is 'log'.")
+        return
     attributes = (answer or {}).get("channels", {}).get(channel, {})
     count = attributes.get("subscription_count")
     click.echo(
@@ -220,7 +250,7 @@ def _expect_json(data: str) -> None:
     if data.strip()[:1] not in ("{", "[", '"'):
         return
     try:
-        json.loads(data)
+        json.loads(data, parse_constant=expect.no_constant)
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(
             f"DATA looks like JSON and is none: {error}. --text sends it as text.",
@@ -298,32 +328,13 @@ def users(channel: str) -> None:
     type=click.Path(exists=True, dir_okay=False),
     help="The file of the certificate's private key.",
 )
-def serve(
-    host: str | None,
-    port: int | None,
-    webhooks: tuple[str, ...],
-    webhook_delay: float,
-    without: str,
-    quiet: bool,
-    certificate: str | None,
-    private_key: str | None,
-) -> None:
+def serve(webhooks: tuple[str, ...], **options: Any) -> None:
     """Run a Channels server for this application on this machine, for development."""
     from _flask_pusher.local import serve as serve_here
 
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
-        serve_here(
-            app,
-            host=host,
-            port=port,
-            quiet=quiet,
-            webhooks=webhooks or None,
-            webhook_delay=webhook_delay,
-            without=without,
-            certificate=certificate,
-            private_key=private_key,
-        )
+        serve_here(app, webhooks=webhooks or None, **options)
     except (ImportError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
@@ -360,12 +371,13 @@ def _in_one_line(client: Client, error: PusherError) -> str:
     text = " ".join(str(error).split())
     if status_of(error) is None:
         return text
-    hint = ""
-    # A refusal may show the signed text, with "auth_timestamp=" in it; the local server asks itself.
-    if status_of(error) == 401 and "imestamp " in text and not text.endswith("?"):
-        text = text.rstrip(".")
-        hint = ". Is the clock of this machine right? It may differ by ten minutes."
-    return f"{_base_url(client)} refuses: {type(error).__name__}: {text}{hint}"
+    if status_of(error) == 401 and not text.endswith("?"):  # as the local server asks itself
+        hint = "Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place?"
+        # A refusal may show the signed text, with "auth_timestamp=" in it.
+        if "imestamp " in text:
+            hint = "Is the clock of this machine right? It may differ by ten minutes."
+        text = f"{text} {hint}" if text.endswith(".") else f"{text}. {hint}"
+    return f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
 
 
 COMMANDS = {str(one.name): one for one in (check, trigger, channels, users, serve)}

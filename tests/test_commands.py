@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from flask import Flask
+from flask import Flask, redirect
 from werkzeug.serving import make_server
 
 from _flask_pusher import local
@@ -79,6 +79,8 @@ class TestCheck:
             "PUSHER_WEBHOOK_MAX_AGE": "600",
             "PUSHER_EXTRA_TOKENS": "(set, not shown)",
             "PUSHER_AUTH_MAX_CHANNELS": "500",
+            "PUSHER_JS_URL": "(not set)",
+            "PUSHER_IDIOMORPH_URL": "(not set)",
             "PUSHER_CLIENT_OPTIONS": '{"activityTimeout": 1000}',
         }
         assert "old-" not in result.output
@@ -122,7 +124,10 @@ class TestCheck:
     def test_it_says_what_is_missing(self, run: Run) -> None:
         output = run("check").output
         assert "\n  nobody: declare @pusher.auth\n" in output
-        assert "\n  the socket id: declare @pusher.channel_data\n" in output
+        assert (
+            "\n  the socket id, so each tab is a member of its own: declare @pusher.channel_data\n"
+            in output
+        )
         assert "\n  nobody signs in: declare @pusher.user_auth\n" in output
         assert output.count("(no handler)") == 5
 
@@ -201,7 +206,48 @@ class TestCheck:
         self, api: Any, run: Run, reason: str
     ) -> None:
         api.answers.append((401, reason))
-        assert run("check").output.splitlines()[-1].endswith(f"PusherBadAuth: {reason}")
+        last = run("check").output.splitlines()[-1]
+        assert f"PusherBadAuth: {reason}" in last
+        assert "Is the clock" not in last
+
+    def test_credentials_that_are_refused_may_be_in_each_others_place(
+        self, api: Any, run: Run
+    ) -> None:
+        api.answers.append((401, "unknown auth_key"))
+        assert (
+            run("check")
+            .output.splitlines()[-1]
+            .endswith(
+                "PusherBadAuth: unknown auth_key. Are PUSHER_KEY and PUSHER_SECRET those of this app,"
+                " each in its place?"
+            )
+        )
+
+    def test_a_converter_that_is_unknown_is_told_and_a_failure(
+        self, app: Flask, api: Any, run: Run
+    ) -> None:
+        Pusher(app).auth("private-x-<integer:order_id>")(may_follow)
+        api.answers.append((200, '{"channels": {}}'))
+        result = run("check")
+        assert result.exit_code == 1
+        assert (
+            "\nNot well: @pusher.auth('private-x-<integer:order_id>'): there is no"
+            in result.output
+        )
+        assert "Is 'int' meant?" in result.output
+
+    @pytest.mark.filterwarnings("ignore:PUSHER_SCHEME")
+    def test_a_setting_of_another_library_is_told_and_a_failure(
+        self, app: Flask, api: Any, run: Run
+    ) -> None:
+        app.config["PUSHER_SCHEME"] = "http"
+        api.answers.append((200, '{"channels": {}}'))
+        result = run("check")
+        assert result.exit_code == 1
+        assert (
+            "\nNot well: PUSHER_SCHEME is no setting of Flask-Pusher. Is PUSHER_SSL meant?\n"
+            in result.output
+        )
 
     def test_it_shows_the_whole_url_where_the_application_knows_its_name(
         self, app: Flask, run: Run
@@ -265,13 +311,28 @@ class TestProbe:
             assert result.exit_code == 0
 
     def test_a_route_without_a_handler_is_told(self, url: str, run: Run) -> None:
-        for path in ("/pusher/events", "/nowhere"):
+        for path, meaning in (
+            ("/pusher/events", "This application handles no webhooks here"),
+            ("/nowhere", "no webhook route is there"),
+        ):
             result = run("check", "--webhooks", url + path)
             assert result.exit_code == 1
-            assert result.output.splitlines()[-1] == (
-                f"Error: {url}{path} answers 404: no webhook route is there, or no handler is"
-                " declared for it."
-            )
+            last = result.output.splitlines()[-1]
+            assert last == f"Error: {url}{path} answers 404: {meaning}."
+
+    def test_what_answers_in_the_routes_place_is_told(
+        self, app: Flask, pusher: Pusher, url: str, run: Run
+    ) -> None:
+        pusher.webhooks.presence(on_presence)
+        answers: Iterator[Any] = iter([("a login page", 200), redirect("/login")])
+        app.before_request(answers.__next__)
+        result = run("check", "--webhooks", f"{url}/pusher/events")
+        assert " answers 503: This webhook was not delivered: " in result.output.splitlines()[-1]
+        result = run("check", "--webhooks", f"{url}/pusher/events")
+        assert result.output.splitlines()[-1] == (
+            f"Error: {url}/pusher/events answers 302: it redirects to /login, and the service does"
+            " not follow."
+        )
 
     def test_an_application_with_other_credentials_is_told(
         self, app: Flask, api: Any, make_app: MakeApp, url: str
@@ -282,14 +343,16 @@ class TestProbe:
             args=["pusher", "check", "--webhooks", f"{url}/pusher/events"]
         )
         assert result.output.splitlines()[-1] == (
-            f"Error: {url}/pusher/events answers 403: it does not have this application's key and"
-            " secret, or refuses who calls."
+            f"Error: {url}/pusher/events answers 403: This webhook is refused: its"
+            " X-Pusher-Signature is not by this application's secret."
         )
 
     @pytest.mark.parametrize(
         ("status", "meaning"),
         [
-            (302, "only 2xx counts; the service sends it again"),
+            (302, "it redirects to /login, and the service does not follow"),
+            (401, "something before the application asks for a login"),
+            (403, "something before the application refuses who calls"),
             (
                 400,
                 "something before the application refuses it: CSRF protection, for one. Exempt pusher.blueprint",
@@ -301,7 +364,8 @@ class TestProbe:
     def test_any_other_status_is_told(
         self, app: Flask, url: str, run: Run, status: int, meaning: str
     ) -> None:
-        app.route("/page", methods=["POST"])(lambda: ("", status, {"Location": "/login"}))
+        headers = {"Location": "/login"} if status == 302 else {}
+        app.route("/page", methods=["POST"])(lambda: ("", status, headers))
         result = run("check", "--webhooks", f"{url}/page")
         assert result.output.splitlines()[-1] == f"Error: {url}/page answers {status}: {meaning}."
 
@@ -312,7 +376,9 @@ class TestProbe:
         last = run("check", "--webhooks", "http://127.0.0.1:1/x").output.splitlines()[-1]
         assert last == "Error: http://127.0.0.1:1/x cannot be reached: nothing listens there."
 
-    @pytest.mark.parametrize("wrong", ["127.0.0.1:5000", "shop.example", "http://", "http://[::x"])
+    @pytest.mark.parametrize(
+        "wrong", ["127.0.0.1:5000", "shop.example", "http://", "http://[::x", "http://a@b"]
+    )
     def test_what_is_no_url_is_refused(self, api: Any, run: Run, wrong: str) -> None:
         result = run("check", "--webhooks", wrong)
         assert result.exit_code == 2
@@ -327,6 +393,12 @@ class TestTrigger:
     def test_it_publishes(self, api: Any, run: Run, data: tuple[str, ...], sent: Any) -> None:
         assert run("trigger", "news", "flash", *data).exit_code == 0
         assert api.events == [("news", "flash", sent)]
+
+    def test_where_nothing_is_sent_it_says_so(self, make_app: MakeApp) -> None:
+        app = make_app(Pusher(), PUSHER_BACKEND="log")
+        output = app.test_cli_runner().invoke(args=["pusher", "trigger", "news", "flash"]).output
+        assert output.endswith("Nothing was sent: PUSHER_BACKEND is 'log'.\n")
+        assert "ublished to" not in output
 
     def test_text_is_published_as_it_is(self, api: Any, run: Run) -> None:
         assert run("trigger", "news", "flash", "hello there").exit_code == 0
@@ -362,7 +434,10 @@ class TestTrigger:
         assert (result.exit_code, len(api.calls)) == (1, 1)
         assert result.output.endswith("refuses: PusherForbidden: over quota\n")
 
-    @pytest.mark.parametrize("data", ['{"n": 1', "[1,", '"text', "{'n': 1}", " {", "[" * 100_000])
+    @pytest.mark.parametrize(
+        "data",
+        ['{"n": 1', "[1,", "[NaN]", '{"n": -Infinity}', '"text', "{'n': 1}", " {", "[" * 100_000],
+    )
     def test_what_looks_like_json_and_is_none_is_refused(
         self, api: Any, run: Run, data: str
     ) -> None:
