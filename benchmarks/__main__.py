@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("auth", "startup", "publish", "local_server")
+NAMES = ("auth", "startup", "publish", "models", "local_server")
 
 statuses = [
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode
