@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import logging
+import os
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -213,3 +222,91 @@ def api(app: Flask) -> Iterator[Api]:
     api.server.shutdown()
     api.server.server_close()
     thread.join()
+
+
+# -- Databases ------------------------------------------------------------------------------------
+
+START_SECONDS, STOP_SECONDS = 60, 30
+STOP_WITH_TESTS = '"$@" & cat >/dev/null; kill -INT $!; wait'
+"""Runs a program until the standard input ends."""
+
+
+def unavailable(reason: str) -> NoReturn:
+    if os.environ.get("FLASK_PUSHER_NO_SKIP") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@contextmanager
+def postgresql(programs: Path, folder: Path) -> Iterator[int]:
+    """The port of a PostgreSQL that asks for no password, and that ends however the tests end."""
+    user = None
+    if os.getuid() == 0:  # for whom it does not run
+        user = "nobody"
+        shutil.chown(folder, user)
+    options = ["--username=postgres", "--no-sync", "--locale=C", "--encoding=UTF8"]
+    subprocess.run(
+        [programs / "initdb", "-D", "data", *options],
+        cwd=folder,
+        user=user,
+        check=True,
+        capture_output=True,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    server = [str(programs / "postgres"), "-D", "data", "-k", str(folder), "-h", "127.0.0.1"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", STOP_WITH_TESTS, "sh", *server, "-p", str(port), "-c", "fsync=off"],
+            cwd=folder,
+            user=user,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while "ready to accept connections" not in (folder / "log").read_text():
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.communicate(timeout=STOP_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def new_schema() -> Iterator[Callable[[], str]]:
+    """Makes an empty schema in a PostgreSQL, which is as good as a database and much faster."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not programs:
+        unavailable("There is no PostgreSQL: apt-get install postgresql")
+    if find_spec("psycopg") is None:
+        unavailable("There is no psycopg: pip install 'psycopg[binary]'")
+    from sqlalchemy import create_engine, text  # the tests of the packages have none
+    from sqlalchemy.pool import NullPool
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        postgresql(programs[-1].parent, Path(name)) as port,
+    ):
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        numbers = itertools.count()
+
+        def new_schema() -> str:
+            schema = f"schema_{next(numbers)}"
+            with engine.connect() as connection:
+                connection.execute(text(f"CREATE SCHEMA {schema}"))
+            return f"{url}?options=-csearch_path%3D{schema}"
+
+        yield new_schema
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes an empty database, and gives its URL."""
+    if request.param == "sqlite":
+        numbers = itertools.count()
+        return lambda: f"sqlite:///{tmp_path}/{next(numbers)}.db"
+    new_schema: Callable[[], str] = request.getfixturevalue("new_schema")
+    return new_schema

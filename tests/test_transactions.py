@@ -8,24 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import copy_context
-from importlib.util import find_spec
 from itertools import count
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from flask import Flask, Response, stream_with_context
@@ -33,7 +27,6 @@ from flask_sqlalchemy import SQLAlchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
-    URL,
     Connection,
     Engine,
     ForeignKey,
@@ -41,7 +34,6 @@ from sqlalchemy import (
     delete,
     event,
     insert,
-    make_url,
     select,
     text,
     update,
@@ -61,10 +53,7 @@ from _flask_pusher.transactions import _FLAGS, _WRITES, _begun_here
 from flask_pusher import Pusher
 
 MakeApp = Callable[..., Flask]
-NewUrl = Callable[[], URL]
-START_SECONDS, STOP_SECONDS = 60, 30
-STOP_WITH_TESTS = '"$@" & cat >/dev/null; kill -INT $!; wait'
-"""Runs a program until the standard input ends."""
+NewUrl = Callable[[], str]
 ENGINE_OPTIONS: dict[str, Any] = {"poolclass": NullPool}  # every connection starts anew
 
 
@@ -86,87 +75,6 @@ class Parcel(Base):
     order: Mapped[str] = mapped_column(
         ForeignKey("orders.name", deferrable=True, initially="DEFERRED")
     )
-
-
-def unavailable(reason: str) -> NoReturn:
-    if os.environ.get("FLASK_PUSHER_NO_SKIP") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@contextmanager
-def postgresql(programs: Path, folder: Path) -> Iterator[URL]:
-    """Run a PostgreSQL that asks for no password, and that ends however the tests end."""
-    user = None
-    if os.getuid() == 0:  # for whom it does not run
-        user = "nobody"
-        shutil.chown(folder, user)
-    options = ["--username=postgres", "--no-sync", "--locale=C", "--encoding=UTF8"]
-    subprocess.run(
-        [programs / "initdb", "-D", "data", *options],
-        cwd=folder,
-        user=user,
-        check=True,
-        capture_output=True,
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    server = [str(programs / "postgres"), "-D", "data", "-k", str(folder), "-h", "127.0.0.1"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", STOP_WITH_TESTS, "sh", *server, "-p", str(port), "-c", "fsync=off"],
-            cwd=folder,
-            user=user,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        url = make_url(f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres")
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(create_engine(url, **ENGINE_OPTIONS)):
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.communicate(timeout=STOP_SECONDS)
-
-
-def answers(engine: Engine) -> bool:
-    with suppress(OperationalError), engine.connect():
-        return True
-    return False
-
-
-@pytest.fixture(scope="session")
-def new_schema() -> Iterator[NewUrl]:
-    """Makes an empty schema in a PostgreSQL, which is as good as a database and much faster."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not programs:
-        unavailable("There is no PostgreSQL: apt-get install postgresql")
-    if find_spec("psycopg") is None:
-        unavailable("There is no psycopg: pip install 'psycopg[binary]'")
-    with tempfile.TemporaryDirectory() as name, postgresql(programs[-1].parent, Path(name)) as url:
-        engine = create_engine(url, isolation_level="AUTOCOMMIT", **ENGINE_OPTIONS)
-        numbers = count()
-
-        def new_schema() -> URL:
-            schema = f"schema_{next(numbers)}"
-            with engine.connect() as connection:
-                connection.execute(text(f"CREATE SCHEMA {schema}"))
-            return url.set(query={"options": f"-csearch_path={schema}"})
-
-        yield new_schema
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
-    """Makes an empty database."""
-    if request.param == "sqlite":
-        numbers = count()
-        return lambda: make_url(f"sqlite:///{tmp_path}/{next(numbers)}.db")
-    new_schema: NewUrl = request.getfixturevalue("new_schema")
-    return new_schema
 
 
 def prepare(engine: Engine) -> None:
@@ -200,7 +108,7 @@ def new_engine(new_url: NewUrl) -> Callable[[], Engine]:
 class Shop:
     """An application with a database, which follows its session."""
 
-    def __init__(self, app: Flask, url: URL) -> None:
+    def __init__(self, app: Flask, url: str) -> None:
         app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=ENGINE_OPTIONS)
         self.app = app
         self.db = SQLAlchemy(app)
