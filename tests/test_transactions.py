@@ -235,6 +235,22 @@ class TestTransaction:
         assert ["a", *shop.post(view)] == shop.orders
         assert shop.orders[-1] == "c"
 
+    def test_a_model_tells_of_what_it_wrote_then(self, shop: Shop) -> None:
+        def view() -> None:
+            shop.session.add(Order(name="b"))
+            shop.session.flush()
+            with suppress(IntegrityError):
+                shop.session.execute(insert(Order).values(name="a"))
+            shop.session.commit()
+            shop.session.add(Order(name="c"))
+            shop.session.commit()
+
+        shop.have("a")
+        shop.pusher.broadcasts(Order)(lambda order: order.name)
+        with shop.pusher.record_events() as events, shop.app.app_context():
+            view()
+        assert ["a", *(event.channels[0] for event in events)] == shop.orders
+
     def test_a_flush_that_fails_in_a_transaction_that_reads_publishes_nothing(
         self, shop: Shop
     ) -> None:
