@@ -186,7 +186,8 @@ class Desk:
     def _compose(self, now: float) -> Call:
         events: list[Event] = []
         mine: dict[str, None] = {}  # in order, as a set is not
-        source = self.alone or self.ready
+        # While calls fail, one with others says more of the service than one that had failed.
+        source = self.ready if self.failures and self.ready else self.alone or self.ready
         room = rules.EVENTS_PER_BATCH if source is self.ready and self.takes_batches else 0
         while source and (not events or len(source[0].channels) <= room):
             event = source.popleft()

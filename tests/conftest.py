@@ -28,7 +28,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pusher.version import VERSION
 
-from flask_pusher import Pusher
+from flask_pusher import Pusher, RecordedEvent, publish_failed
 
 CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
 
@@ -59,6 +59,18 @@ def make_app() -> MakeApp:
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     return make_app()
+
+
+@pytest.fixture
+def lost() -> Iterator[list[tuple[list[str], Exception]]]:
+    """The names of the events that were told as lost, and why."""
+    told: list[tuple[list[str], Exception]] = []
+
+    def receive(sender: Flask, events: list[RecordedEvent], error: Exception) -> None:
+        told.append(([event.name for event in events], error))
+
+    with publish_failed.connected_to(receive):
+        yield told
 
 
 @pytest.fixture
