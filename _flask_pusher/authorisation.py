@@ -131,11 +131,7 @@ class Authorisation:
         if user_id is None:
             user_id = socket_id
             if "id" in given:
-                self.app.logger.warning(
-                    "%s() returned an 'id' and no 'user_id', so that each tab of a user is a member"
-                    " of its own. Is 'user_id' meant?",
-                    name_of(handler),
-                )
+                _warn(handler, "an 'id' and no 'user_id', so that each tab is a member of its own")
         user_id = _expect_id(user_id, "'user_id'", handler, _is_member_id)
         user_info = given if user_info is None else _expect_user_info(user_info, handler)
         return {"user_id": user_id, **given, "user_info": user_info}
@@ -150,18 +146,12 @@ class Authorisation:
         fields = _posted_fields()
         socket_id = _posted_socket_id(fields)
         if "channel_name" in fields:
-            _reject(
-                400, f"Users sign in here, and channels are asked at {url_for('pusher.auth')}."
-            )
+            _reject(400, f"Users sign in here; channels are asked at {url_for('pusher.auth')}.")
         found = Found(handler, self.app.ensure_sync(handler), {})
         user = self._data(found, socket_id)
         if not user:
             _forbid(f"{name_of(handler)}() returned {user!r}, so there is no user.")
-        if "id" not in user:
-            raise ValueError(
-                f"{name_of(handler)}() should return a dict with an 'id'; it has {list(user)!r:.300}."
-            )
-        user["id"] = _expect_id(user["id"], "'id'", handler, rules.is_user_id)
+        user["id"] = _expect_id(user.get("id"), "'id'", handler, rules.is_user_id)
         user_info, watchlist = user.pop("user_info", None), user.pop("watchlist", None)
         if user_info is not None:
             user["user_info"] = _expect_user_info(user_info, handler)
@@ -172,13 +162,10 @@ class Authorisation:
                 _expect_id(one, "each id of 'watchlist'", handler, rules.is_user_id)
                 for one in watchlist
             ]
-            if len(user["watchlist"]) > rules.USERS_PER_WATCHLIST:
-                self.app.logger.warning(
-                    "%s() returned a 'watchlist' of %d ids, of which the service watches the first"
-                    " %d.",
-                    name_of(handler),
-                    len(user["watchlist"]),
-                    rules.USERS_PER_WATCHLIST,
+            count, most = len(watchlist), rules.USERS_PER_WATCHLIST
+            if count > most:
+                _warn(
+                    handler, f"a 'watchlist' of {count} ids; the service watches the first {most}"
                 )
         return self._answer(self.client.authenticate_user(socket_id, user))
 
@@ -231,6 +218,10 @@ class Authorisation:
 
 def _log(reason: str, level: int = logging.DEBUG) -> None:
     current_app.logger.log(level, "Refused at %s: %s", request.path, reason)
+
+
+def _warn(handler: Handler, returned: str) -> None:
+    current_app.logger.warning("%s() returned %s.", name_of(handler), returned)
 
 
 def _forbid(reason: str, level: int = logging.DEBUG) -> NoReturn:

@@ -106,11 +106,10 @@ class Handlers:
         alike = [other for to, other in declared if (to and to.text) == text]
         if any(other is handler for other in alike):
             return
-        if self.is_served and _origin(handler) in map(_origin, alike):
+        if self.is_served and name_of(handler) in map(name_of, alike):
             warn(
                 f"{name_of(handler)}() is declared again for the webhook event {name!r} when an"
-                " application is served already. It is called beside the first one, for every"
-                " application of this Pusher. Declare it at module level."
+                " application is served already. Every application of this Pusher calls both."
             )
         self.events[name] = (*declared, (pattern, handler))
 
@@ -118,9 +117,7 @@ class Handlers:
 class Slot:
     """The place of one handler, which is called with these arguments."""
 
-    def __init__(
-        self, decorator: str, arguments: tuple[str, ...], *, keeps_the_first: bool
-    ) -> None:
+    def __init__(self, decorator: str, arguments: tuple[str, ...], keeps_the_first: bool) -> None:
         self.decorator = decorator
         self.arguments = arguments
         self.keeps_the_first = keeps_the_first
@@ -173,11 +170,6 @@ def expect_handler(
 
 def name_of(handler: Handler) -> str:
     return getattr(handler, "__qualname__", None) or type(handler).__qualname__
-
-
-def _origin(handler: Handler) -> tuple[str, Any]:
-    """Where a function is from: of two alike, a factory may have run twice. To warn of, no more."""
-    return name_of(handler), getattr(handler, "__code__", handler)
 
 
 def finished(returned: Any, handler: Handler) -> Any:
@@ -233,10 +225,10 @@ class ChannelHandlers:
     def declare(self, pattern_or_handler: Any) -> Any:
         if isinstance(pattern_or_handler, str):
             declaration = f"{self.decorator}({pattern_or_handler!r})"
-            pattern = Pattern(pattern_or_handler, declaration, _CHANNEL, self.beginnings)
+            pattern = Pattern(pattern_or_handler, declaration, self.beginnings)
 
             def decorator(handler: Handler) -> Handler:
-                pattern.expect_handler(handler)
+                expect_handler(handler, declaration, _CHANNEL, pattern.names)
                 self._declare(pattern, handler)
                 return handler
 
@@ -256,17 +248,13 @@ class Pattern:
     :raises ValueError: for one that can match no channel.
     """
 
-    def __init__(
-        self, text: str, declaration: str, arguments: tuple[str, ...], beginnings: tuple[str, ...]
-    ) -> None:
+    def __init__(self, text: str, declaration: str, beginnings: tuple[str, ...] = ("",)) -> None:
         self.text = text
         self.declaration = declaration
-        self.arguments = arguments
-        """What the handler is given beside the variables."""
         self.variables = list(re.finditer(_VARIABLE, text))
-        names = self.names = [variable["name"] for variable in self.variables]
+        self.names = [variable["name"] for variable in self.variables]
         shortest = re.sub(_VARIABLE, "x", text)
-        start, given = " or ".join(beginnings), " and ".join(arguments)
+        start = " or ".join(beginnings)
         faults = {
             f"can match no channel that is asked about. Start the pattern with {start}": (
                 not text.startswith(beginnings)
@@ -275,10 +263,6 @@ class Pattern:
                 "<" in shortest or ">" in shortest
             ),
             f"can match no channel. A name has {rules.NAME}": not rules.is_channel_name(shortest),
-            "is malformed: each name is used once": len(set(names)) < len(names),
-            f"gives its handler {given} already, name the variable otherwise": (
-                not set(arguments).isdisjoint(names)
-            ),
         }
         for fault, is_there in faults.items():
             if is_there:
@@ -299,9 +283,6 @@ class Pattern:
             return f"<{'' if converter in _TEXT and not arguments else converter}({arguments})>"
 
         return re.sub(_VARIABLE, without_name, self.text)
-
-    def expect_handler(self, handler: Any) -> None:
-        expect_handler(handler, self.declaration, self.arguments, self.names)
 
     def compile(self, url_map: routing.Map) -> Compiled:
         """What it matches, with the converters of an application.

@@ -97,11 +97,6 @@ def refuse_collisions(app: Flask) -> None:
             f" {type(app.extensions['pusher']).__name__} already. This extension puts its client"
             " there: remove yours, or keep it under another name."
         )
-    if "pusher" in app.blueprints:
-        raise RuntimeError(
-            f"The application {app.name!r} has a blueprint named 'pusher' already, which is what"
-            " this extension's is called. Give yours another name."
-        )
 
 
 def _add_routes(state: BlueprintSetupState) -> None:
@@ -112,22 +107,18 @@ def _add_routes(state: BlueprintSetupState) -> None:
             " place of app.register_blueprint(pusher.blueprint)."
         )
     settings, authorisation, webhooks = binding.settings, binding.authorisation, binding.webhooks
-    routes: list[tuple[str, str, Callable[[], ResponseReturnValue]]] = [
-        (settings.auth, "auth", authorisation.auth),
-        (settings.user_auth, "user_auth", authorisation.user_auth),
-        ("/events", "events", webhooks.view(None)),
+    routes: list[tuple[str, str, Callable[[], Any], str]] = [
+        ("/page.js", "page", page.page, "GET"),
+        (settings.auth, "auth", _noted(authorisation.auth), "POST"),
+        (settings.user_auth, "user_auth", _noted(authorisation.user_auth), "POST"),
+        ("/events", "events", _noted(webhooks.view(None)), "POST"),
     ]
-    routes += [
-        (f"/events/{group}", f"{group}_event", webhooks.view(group))
-        for group in rules.WEBHOOK_GROUPS
-    ]
-    hosts = _hosts(state.app)
-    for path, endpoint, view in routes:
-        noted = _noted(view)
-        for options in hosts:
-            state.add_url_rule(path, endpoint, noted, methods=["POST"], **options)
-    for options in hosts:
-        state.add_url_rule("/page.js", "page", page.page, **options)
+    for group in rules.WEBHOOK_GROUPS:
+        view = _noted(webhooks.view(group))
+        routes.append((f"/events/{group}", f"{group}_event", view, "POST"))
+    for options in _hosts(state.app):
+        for path, endpoint, view, method in routes:
+            state.add_url_rule(path, endpoint, view, methods=[method], **options)
     # Flask calls the first one last: it sees what all others have made of the response.
     state.app.after_request_funcs.setdefault(None, []).insert(0, _expect_our_answer)
 
@@ -166,13 +157,11 @@ def _expect_our_answer(response: Response) -> Response:
     if response is environ.get(_ANSWER) or (was_asked and status >= 400):
         return response
     to = response.headers.get("Location", "").partition("?")[0]
-    who = "an error handler or after_request function" if was_asked else "before_request, say,"
-    happened = f"{who} of the application {f'redirects it to {to:.200}' if to else 'answers it'}"
-    happened += f" with status {status}"
-    has_csrf = status == 400 and "csrf" in current_app.extensions
-    is_slip = status < 400 or not is_for_page or has_csrf
+    when = "in an error handler or after the view" if was_asked else "before the view"
+    happened = f"{when} the application answers it with {response.status} {to:.200}".rstrip()
+    is_csrf = status == 400 and "csrf" in current_app.extensions
     current_app.logger.log(
-        logging.WARNING if is_slip else logging.DEBUG,
+        logging.WARNING if status < 400 or is_csrf or not is_for_page else logging.DEBUG,
         "Refused at %s: %s. Let it spare the routes of pusher.blueprint; if it is CSRF protection:"
         " csrf.exempt(pusher.blueprint).",
         request.path,
@@ -201,15 +190,13 @@ def _replace(response: Response, status: int, text: str) -> None:
 
 def _hosts(app: App) -> list[dict[str, Any]]:
     """The options of the rules, one set for each kind of host."""
+    if not (app.url_map.host_matching or app.subdomain_matching):
+        return [{}]
+    app.url_value_preprocessor(_forget_host)
+    app.url_defaults(_at_the_same_host)
     if app.url_map.host_matching:
-        app.url_value_preprocessor(_forget_host)
-        app.url_defaults(_at_the_same_host)
         return [{"host": f"<{_HOST}>"}]
-    if app.subdomain_matching:
-        app.url_value_preprocessor(_forget_host)
-        app.url_defaults(_at_the_same_subdomain)
-        return [{}, {"subdomain": f"<{_SUBDOMAIN}>"}]
-    return [{}]
+    return [{}, {"subdomain": f"<{_SUBDOMAIN}>"}]
 
 
 def _forget_host(_endpoint: str | None, values: dict[str, Any] | None) -> None:
@@ -219,11 +206,8 @@ def _forget_host(_endpoint: str | None, values: dict[str, Any] | None) -> None:
 
 def _at_the_same_host(endpoint: str, values: dict[str, Any]) -> None:
     if endpoint.startswith("pusher.") and has_request_context():
-        values.setdefault(_HOST, request.host)
-
-
-def _at_the_same_subdomain(endpoint: str, values: dict[str, Any]) -> None:
-    if endpoint.startswith("pusher.") and has_request_context():
         adapter = current_app.create_url_adapter(request)
-        if adapter is not None and adapter.subdomain:
+        if current_app.url_map.host_matching:
+            values.setdefault(_HOST, request.host)
+        elif adapter and adapter.subdomain:
             values.setdefault(_SUBDOMAIN, adapter.subdomain)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 G = TypeVar("G", bound=Callable[[], Any])
 E = TypeVar("E", bound="Callable[[dict[str, Any]], Any]")
-_EVENT = ("event",)
 
 
 class Webhooks:
@@ -104,33 +103,20 @@ class Webhooks:
         """
         if not isinstance(name, str):
             raise TypeError('Name the event: @pusher.webhooks.event("member_added")')
-        _warn_of_near_miss(name)
-        declaration = f"@pusher.webhooks.event({name!r})"
-        channels = None
-        if pattern is not None:
-            declaration = f"@pusher.webhooks.event({name!r}, {pattern!r})"
-            channels = handlers.Pattern(pattern, declaration, _EVENT, ("",))
+        near = get_close_matches(name, rules.WEBHOOK_EVENTS, n=1, cutoff=0.75)
+        if near and name not in near:
+            warn(f"Channels sends no webhook event {name!r}. Is {near[0]!r} meant?")
+        arguments = repr(name) if pattern is None else f"{name!r}, {pattern!r}"
+        declaration = f"@pusher.webhooks.event({arguments})"
+        channels = None if pattern is None else handlers.Pattern(pattern, declaration)
 
         def decorator(handler: handlers.Handler) -> handlers.Handler:
-            names = channels.names if channels else ()
-            handlers.expect_handler(handler, declaration, _EVENT, names)
+            variables = channels.names if channels else ()
+            handlers.expect_handler(handler, declaration, ("event",), variables)
             self._declared.declare_event(name, channels, handler)
             return handler
 
         return decorator
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name):
-            is_event = name in rules.WEBHOOK_EVENTS
-            hint = f' Write @pusher.webhooks.event("{name}").' if is_event else ""
-            raise AttributeError(f"'Webhooks' object has no attribute {name!r}.{hint}")
-
-
-def _warn_of_near_miss(name: str) -> None:
-    if name not in rules.WEBHOOK_EVENTS:
-        for known in get_close_matches(name, rules.WEBHOOK_EVENTS, n=1, cutoff=0.75):
-            warn(f"Channels sends no webhook event {name!r}. Is {known!r} meant?")
 
 
 class WebhookViews:
@@ -167,10 +153,9 @@ class WebhookViews:
         return webhook
 
     def _serves(self, group: str | None) -> bool:
-        if self.declared.events:
-            return True
-        groups = self.declared.groups
-        return any(slot.handler for name, slot in groups.items() if group in (None, name))
+        groups = self.declared.groups.items()
+        slots = (slot for name, slot in groups if group in (None, name))
+        return bool(self.declared.events) or any(slot.handler for slot in slots)
 
     def _calls(
         self, group: str | None, events: list[dict[str, Any]]
@@ -201,12 +186,11 @@ class WebhookViews:
         return self._compiled[pattern].match(channel) if rules.is_channel_name(channel) else None
 
     def _verified_events(self, group: str | None) -> list[dict[str, Any]]:
-        secret = self._secret()
         try:
             body = request.get_data()
         except OSError:  # its chunks are none, or it stopped coming
             self._refuse(400, "its body cannot be read")
-        self._expect_signature(secret, body)
+        self._expect_signature(body)
         try:
             # Kept, so that a handler's request.json finds it whatever type the service says.
             content = request.get_json(force=True)
@@ -222,27 +206,20 @@ class WebhookViews:
         self._expect_recent(content.get("time_ms", _now_ms()))
         return events
 
-    def _secret(self) -> str:
-        """The secret of the key that the webhook was sent with."""
-        given = self._header("X-Pusher-Key")
-        found = None
-        for key, secret in self.tokens.items():
-            if hmac.compare_digest(given, key.encode()):
-                found = secret
-        if found is None:
+    def _expect_signature(self, body: bytes) -> None:
+        """That of the key which the webhook names, of all that are known to have sent it."""
+        key, signature = self._header("X-Pusher-Key"), self._header("X-Pusher-Signature")
+        secrets = [one for known, one in self.tokens.items() if _are_equal(key, known)]
+        if not secrets:
             self._refuse(403, "its X-Pusher-Key is none of this application's")
-        return found
-
-    def _expect_signature(self, secret: str, body: bytes) -> None:
-        given = self._header("X-Pusher-Signature")
-        if not hmac.compare_digest(given, _signature(secret, body).encode()):
+        if not _are_equal(signature, _signature(secrets[0], body)):
             self._refuse(403, "its X-Pusher-Signature is not by this application's secret")
 
-    def _header(self, name: str) -> bytes:
+    def _header(self, name: str) -> str:
         found = request.headers.get(name)
         if found is None:
             self._refuse(403, f"it has no {name}")
-        return found.encode(errors="replace")
+        return found
 
     def _expect_recent(self, time_ms: Any) -> None:
         try:
@@ -280,6 +257,11 @@ def webhook_headers(key: str, secret: str, body: str | bytes) -> dict[str, str]:
 
 def _signature(secret: str, body: bytes) -> str:
     return hmac.new(secret.encode(), body, "sha256").hexdigest()
+
+
+def _are_equal(given: str, known: str) -> bool:
+    """In a time that says nothing about where they differ."""
+    return hmac.compare_digest(given.encode(errors="replace"), known.encode())
 
 
 def _is_event(event: Any) -> bool:

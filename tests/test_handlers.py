@@ -273,8 +273,6 @@ def test_one_handler_may_have_several_patterns(pusher: Pusher, ask: Ask) -> None
         "private-<x>-<x>",
         "private-<int(bad=1):x>",
         "private-<string(length=99999999999):x>",
-        "private-<channel_name>",
-        "presence-<socket_id>",
     ],
 )
 def test_a_pattern_that_cannot_work_is_an_error_when_it_is_declared(pattern: str) -> None:
@@ -290,8 +288,7 @@ def test_a_pattern_that_cannot_work_is_an_error_when_it_is_declared(pattern: str
         ("private-<x", "a variable is <name> or <converter:name>"),
         ("private-x>", "a variable is <name> or <converter:name>"),
         ("private-a b", "A name has 1 to 200 of the characters"),
-        ("private-<x>-<int:x>", "each name is used once"),
-        ("private-<channel_name>", "name the variable otherwise"),
+        ("private-<x>-<int:x>", "is malformed: redefinition of group name 'x'"),
     ],
 )
 def test_the_error_says_what_a_pattern_should_be(pattern: str, said: str) -> None:
@@ -377,7 +374,7 @@ CONVERTERS = {
 
 
 def compiled(pattern: str) -> Compiled:
-    declared = Pattern(pattern, f"@pusher.auth({pattern!r})", (), ("private-",))
+    declared = Pattern(pattern, f"@pusher.auth({pattern!r})", ("private-",))
     return declared.compile(Map(converters=CONVERTERS))
 
 
@@ -671,6 +668,7 @@ def test_a_handler_that_does_not_fit_is_an_error_where_it_is_declared(
         (lambda channel_name, socket_id, order: True, "'order'"),
         (lambda order_id, socket_id: True, "'order_id'"),
         (lambda channel_name, socket_id, order_id, /: True, "order_id"),
+        (lambda order_id, socket_id: True, "multiple values"),
     ],
 )
 def test_a_handler_takes_its_patterns_variables_by_name(handler: Any, said: str) -> None:

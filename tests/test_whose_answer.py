@@ -71,13 +71,17 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 ANSWERS: list[tuple[Callable[[Flask], Any], Exception | None, str]] = [
-    (lambda app: app.before_request(to_login), None, "redirects it to /login with status 302"),
-    (lambda app: app.before_request(login_page), None, "answers it with status 200"),
-    (lambda app: app.before_request(lambda: ("", 204)), None, "answers it with status 204"),
-    (lambda app: app.after_request(replaced), None, "answers it with status 200"),
-    (lambda app: app.register_error_handler(401, to_login), Unauthorized(), "redirects it to"),
+    (lambda app: app.before_request(to_login), None, "answers it with 302 FOUND /login"),
+    (lambda app: app.before_request(login_page), None, "answers it with 200 OK"),
+    (lambda app: app.before_request(lambda: ("", 204)), None, "answers it with 204 NO CONTENT"),
+    (lambda app: app.after_request(replaced), None, "answers it with 200 OK"),
+    (lambda app: app.register_error_handler(401, to_login), Unauthorized(), "answers it with 302"),
     (lambda app: app.register_error_handler(401, login_page), Unauthorized(), "answers it with"),
-    (lambda app: app.register_error_handler(RefusedError, to_login), RefusedError(), "redirects"),
+    (
+        lambda app: app.register_error_handler(RefusedError, to_login),
+        RefusedError(),
+        "answers it with 302 FOUND",
+    ),
     (lambda app: app.register_error_handler(RefusedError, login_page), RefusedError(), "answers"),
     (lambda app: app.register_error_handler(Exception, login_page), KeyError(), "answers it with"),
     (lambda app: app.register_error_handler(500, login_page), ZeroDivisionError(), "answers it"),
@@ -133,9 +137,7 @@ def test_what_else_refuses_is_left_as_it_is(
     answer = ask(browser, path)
     assert (answer.status_code, answer.text) == (status, LOGIN)
     assert told == []
-    assert f"Refused at {path}: before_request, say, of the application answers it with" in (
-        reasons.text
-    )
+    assert f"Refused at {path}: before the view the application answers it with" in (reasons.text)
     assert warnings_in(reasons) == []
 
 
@@ -237,13 +239,21 @@ BODY = {"events": [{"name": "member_added", "channel": "presence-a", "user_id": 
 @pytest.mark.parametrize(
     ("answer_instead", "status", "said"),
     [
-        (lambda: redirect("https://localhost/pusher/events", 301), 301, "to https://localhost/pu"),
-        (lambda: redirect("https://shop.example/?a=b", 308), 308, "redirects it to https://shop"),
-        (to_login, 302, "redirects it to /login with status 302"),
-        (login_page, 503, "answers it with status 200"),
-        (lambda: ("", 204), 503, "answers it with status 204"),
-        (lambda: (LOGIN, 401), 401, "answers it with status 401"),
-        (lambda: abort(400), 400, "answers it with status 400"),
+        (
+            lambda: redirect("https://localhost/pusher/events", 301),
+            301,
+            "with 301 MOVED PERMANENTLY https://localhost/pusher/events",
+        ),
+        (
+            lambda: redirect("https://shop.example/?a=b", 308),
+            308,
+            "with 308 PERMANENT REDIRECT https://shop.example/",
+        ),
+        (to_login, 302, "answers it with 302 FOUND /login"),
+        (login_page, 503, "answers it with 200 OK"),
+        (lambda: ("", 204), 503, "answers it with 204 NO CONTENT"),
+        (lambda: (LOGIN, 401), 401, "answers it with 401 UNAUTHORIZED"),
+        (lambda: abort(400), 400, "answers it with 400 BAD REQUEST"),
     ],
 )
 def test_a_webhook_that_no_handler_saw_is_not_delivered(
@@ -261,7 +271,7 @@ def test_a_webhook_that_no_handler_saw_is_not_delivered(
     assert answer.status_code == status
     assert told == []
     (warning,) = warnings_in(caplog)
-    assert warning.startswith(f"Refused at {path}: before_request, say, of the application ")
+    assert warning.startswith(f"Refused at {path}: before the view the application ")
     assert said in warning
     if status < 400:
         assert "Location" in answer.headers
@@ -282,7 +292,7 @@ def test_nor_is_one_whose_error_an_error_handler_makes_a_page_of(
     assert post_webhook("/pusher/events/presence", BODY).status_code == 503
     headers = {"X-Pusher-Signature": "0"}
     assert post_webhook("/pusher/events/presence", BODY, headers).status_code == 503
-    assert "an error handler or after_request function" in warnings_in(caplog)[-1]
+    assert "in an error handler or after the view" in warnings_in(caplog)[-1]
 
 
 def test_a_refusal_of_ours_is_told_once(
