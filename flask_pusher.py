@@ -54,7 +54,12 @@ from _flask_pusher.client import Client, api_of
 from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.models import ModelDecorator, Models, Row
 from _flask_pusher.outbox import Outboxes, places
-from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise
+from _flask_pusher.publisher import (
+    checked_calls,
+    publish_failed,
+    publish_or_raise,
+    published,
+)
 from _flask_pusher.recording import RecordedEvent, Recordings
 from _flask_pusher.routes import (
     Binding,
@@ -79,6 +84,7 @@ __all__ = [
     "Webhooks",
     "local_server",
     "publish_failed",
+    "published",
 ]
 
 
@@ -161,7 +167,7 @@ class Pusher:
             Outboxes(
                 app,
                 client,
-                settings.publisher,
+                settings.publisher == "thread",
                 self._recordings,
                 self._followed,
                 self._handlers.hand_over,
@@ -377,15 +383,15 @@ class Pusher:
                                        handlers and copies of the context are in the request too
         while a response is streamed   when that is closed; not where it raised
         after it, in a copied context  when that copy ends; not by an exception
-        in another context of the app  when that ends, in its own thread, which waits for the answer;
-                                       not by an exception. Commands, jobs and threads have one
+        in another context of the app  when that ends, which waits for the publisher for a bounded
+                                       time; not by an exception. Commands, jobs and threads have one
         inside :meth:`record_events`   into the list, before the test client returns; what is
                                        undecided at its end, then
         =============================  ===============================================================
 
         A client that goes away changes nothing. The publisher keeps each channel's events in
         order, and is patient with a service that restarts, for 30 seconds. What is lost is logged,
-        and told by the signal :data:`publish_failed`.
+        and told by the signal :data:`publish_failed`; what was published by :data:`published`.
 
         :raises ValueError: or ``TypeError``, as :meth:`Client.trigger` does.
 

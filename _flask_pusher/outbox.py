@@ -24,13 +24,13 @@ inside a thread of another one, or a copy of it, is its own.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -41,7 +41,7 @@ from flask.signals import appcontext_tearing_down, request_finished
 from _flask_pusher.client import Client
 from _flask_pusher.desk import Event, Wire
 from _flask_pusher.handlers import Slot
-from _flask_pusher.publisher import is_telling, publish_here, publisher, submit
+from _flask_pusher.publisher import is_telling, named, publish_here, publisher, submit
 from _flask_pusher.recording import Recording, Recordings
 from _flask_pusher.transactions import Fate, Followed
 
@@ -80,14 +80,16 @@ def places() -> tuple[object, ...]:
     return tuple(place for place in found if place is not None)
 
 
-class Entry:
+class Entry(Event):
     """A deferred event, the recordings it belongs to, and the transaction whose fate it shares."""
 
-    __slots__ = ("fate", "recordings", "wire")
+    __slots__ = ("fate", "recordings")
 
-    def __init__(self, wire: Wire, recordings: list[Recording] | None, fate: Fate | None) -> None:
-        self.wire = wire
-        self.recordings = recordings
+    def __init__(
+        self, owner: Outboxes, wire: Wire, recordings: list[Recording], fate: Fate | None
+    ) -> None:
+        super().__init__(owner.app, owner.client, wire)
+        self.recordings = recordings or None
         """Where it goes in place of the service; None: to the service."""
         self.fate = fate
 
@@ -96,24 +98,20 @@ class Entry:
         return self.fate is None or self.fate.allows()
 
 
+@dataclass(eq=False)
 class Outboxes:
     """What one application defers."""
 
-    def __init__(
-        self,
-        app: Flask,
-        client: Client,
-        mode: str,
-        recordings: Recordings,
-        followed: Followed,
-        hand_over: Slot,
-    ) -> None:
-        self.app = app
-        self.client = client
-        self.has_thread = mode == "thread"
-        self.recordings = recordings
-        self.followed = followed
-        self.hand_over = hand_over
+    app: Flask
+    client: Client
+    has_thread: bool
+    """Whether a thread of the publisher's publishes, and not that of the request."""
+    recordings: Recordings
+    followed: Followed
+    hand_over: Slot
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
         self.key = f"flask_pusher.outbox.{id(self)}"
 
     def watch(self) -> None:
@@ -136,25 +134,22 @@ class Outboxes:
         recordings = self.recordings.of(self.client)
         fate = None if is_decided else self.followed.in_progress()
         is_now = is_decided and not _is_in_request()
-        entries = [Entry(event, list(recordings) or None, fate) for event in events]
-        left = [entry for entry in entries if is_now or not self._keep(entry)]
-        if left:
-            self.leave(left, waits=not is_now)
+        entries = [Entry(self, event, list(recordings), fate) for event in events]
+        if not is_now:
+            entries = [one for one in entries if not any(box.add(one) for box in self._here())]
+        self.leave(entries, waits=not is_now)
 
-    def send(self, events: Sequence[Wire]) -> None:
+    def send(self, wires: Iterable[Wire]) -> None:
         """Let events leave now, whatever becomes of this place. Where the thread of a request
         publishes, that is when it has its response."""
         recordings = self.recordings.of(self.client)
+        events = [Event(self.app, self.client, wire) for wire in wires]
         for event in events:
             for recording in recordings:
-                recording.add(self.client, event)
+                recording.add(self.client, event.wire)
         is_kept = not self.has_thread and _is_in_request()
-        if recordings or (is_kept and any(outbox.keep(events) for outbox in self._here())):
-            return
-        self.publish(list(events))
-
-    def _keep(self, entry: Entry) -> bool:
-        return any(outbox.add(entry) for outbox in self._here())
+        if not recordings and not (is_kept and any(box.keep(events) for box in self._here())):
+            self.publish(events)
 
     def _here(self) -> Iterator[Outbox]:
         """The outboxes that an event of this place may go into, the first that is open. None is,
@@ -196,42 +191,35 @@ class Outboxes:
         # response in hand.
         outbox.close(waits=not outbox.status and not isinstance(exc, GeneratorExit))
 
-    def leave(self, entries: list[Entry], *, waits: bool = False) -> None:
+    def leave(self, entries: Iterable[Entry], *, waits: bool = False) -> None:
         """Let events go where they belong.
 
         :param waits: be here as long as the publisher settles them, for a bounded time.
         """
-        events = []
+        events: list[Event] = []
         for entry in entries:
             if not entry.may_leave:
-                self.drop([entry], "its transaction")
+                self.app.logger.debug("Dropped with its transaction: %s.", entry)
             elif entry.recordings is None:
-                events.append(entry.wire)
+                events.append(entry)
             else:
                 for recording in entry.recordings:
                     recording.add(self.client, entry.wire)
-        if not events:
-            return
-        is_taken = False
+        is_taken = not events
         try:
-            is_taken = not is_telling() and self._handed_over(events)
+            is_taken = is_taken or self._handed_over(events)
         finally:  # it may end by what is no Exception, such as gevent.Timeout
             if not is_taken:
                 self.publish(events, waits=waits)
 
-    def drop(self, entries: Sequence[Entry], what: str) -> None:
-        if entries and self.app.logger.isEnabledFor(logging.DEBUG):
-            self.app.logger.debug("Dropped with %s: %s.", what, _names(entries))
-
-    def _handed_over(self, events: list[Wire]) -> bool:
+    def _handed_over(self, events: list[Event]) -> bool:
         handler = self.hand_over.handler
-        if handler is None or _is_handing_over.get():
+        if handler is None or is_telling() or _is_handing_over.get():
             return False
-        calls = [dict(event) for event in events]
         token = _is_handing_over.set(True)
         try:
             with self.app.app_context():
-                self.app.ensure_sync(handler)(calls)
+                self.app.ensure_sync(handler)([dict(event.wire) for event in events])
         except Exception:
             self.app.logger.exception(
                 "@pusher.hand_over raised an exception, so that deferred events are published"
@@ -242,9 +230,8 @@ class Outboxes:
             _is_handing_over.reset(token)
         return True
 
-    def publish(self, wires: list[Wire], *, waits: bool = False) -> None:
+    def publish(self, events: Sequence[Event], *, waits: bool = False) -> None:
         """Let events go to the service."""
-        events = [Event(self.app, self.client, wire) for wire in wires]
         if is_telling() or not self.has_thread:
             publish_here(events)
             return
@@ -253,24 +240,17 @@ class Outboxes:
             delivery.wait()
 
 
-def _names(entries: Iterable[Entry]) -> str:
-    return ", ".join(
-        f"{entry.wire['name']!r} on {' '.join(entry.wire['channels'])}" for entry in entries
-    )
-
-
 def _is_in_request() -> bool:
     call = _call.get()
     return has_request_context() or (call is not None and call.is_here())
 
 
 class Outbox:
-    """The events that one WSGI call, or one application context, has deferred so far."""
+    """The events that one WSGI call, or one application context, has deferred so far. What runs
+    ``with`` that of a call is the call, and fails by an exception."""
 
     context: ref[object] | None = None
     """``g`` of Flask's request in this call; None: Flask has none."""
-    thread = 0
-    """The one in which the server calls."""
     status = ""
     may_be_streamed = True
     """Whether the response has no length, and may defer when the application has returned."""
@@ -279,15 +259,26 @@ class Outbox:
     """When the first event came."""
     has_publisher = False
     _failure = ""
+    _thread = 0
+    """The one in which the server calls."""
 
     def __init__(self, owner: Outboxes, *, is_of_call: bool = False) -> None:
         self.owner = owner
         self.pid = os.getpid()
         self.is_of_call = is_of_call
         self._entries: list[Entry] = []
-        self._certain: list[Wire] = []
+        self._certain: list[Event] = []
         # Another thread may defer in a copy of the context while the response is closed.
         self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._thread = threading.get_ident()
+        self._token: Token[Outbox | None] = _call.set(self)
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        _call.reset(self._token)
+        if error is not None and not isinstance(error, StopIteration):
+            self.fail(error)
 
     @property
     def failure(self) -> str:
@@ -303,21 +294,9 @@ class Outbox:
     def is_here(self) -> bool:
         """Whether code runs in this call's request: in its thread, or in a copy of its context. In
         a thread that inherited that, and in a copy, another context may have begun."""
-        if self.context is None:
-            return False
-        is_its_thread = self.thread == threading.get_ident()
-        return is_its_thread or (has_app_context() and self.context() is g._get_current_object())
-
-    def warn(self, what: str) -> None:
-        """Say of events that have not left what they wait for."""
-        end = "response to be closed" if self.is_of_call else "application context to end"
-        self.owner.app.logger.warning(
-            "%s for their %s: %s. Let each job have a context, 'with app.app_context():', and a test"
-            " close its responses; pusher.trigger(..., wait=False) waits for neither.",
-            what,
-            end,
-            _names(self._entries),
-        )
+        if self.context is None or self._thread == threading.get_ident():
+            return self.context is not None
+        return has_app_context() and self.context() is g._get_current_object()
 
     def add(self, entry: Entry) -> bool:
         """Take an event, unless it is too late."""
@@ -334,7 +313,7 @@ class Outbox:
             self.has_publisher = self.owner.has_thread and publisher().start()
         return True
 
-    def keep(self, events: Iterable[Wire]) -> bool:
+    def keep(self, events: Iterable[Event]) -> bool:
         """Take events that leave however this ends, unless it is too late."""
         with self._lock:
             if self._is_open:
@@ -348,20 +327,15 @@ class Outbox:
     def settle(self, recording: Recording) -> None:
         """A recording ends, and has what is undecided by then."""
         with self._lock:
-            found = [
-                (entry, entry.recordings)
-                for entry in self._entries
-                if entry.recordings and recording in entry.recordings
-            ]
-        for entry, recordings in found:
+            found = [entry for entry in self._entries if recording in (entry.recordings or ())]
+        for entry in found:
             if entry.may_leave and not self.failure:
                 recording.add(self.owner.client, entry.wire)
-            recordings.remove(recording)
+            entry.recordings = [one for one in entry.recordings or () if one is not recording]
 
     def answer(self) -> None:
         """The response is ready, or its stream has ended: what is not for the publisher leaves."""
-        is_handed_over = self.owner.hand_over.handler is not None
-        self._leave(lambda entry: is_handed_over or entry.recordings is not None)
+        self._leave(only_recorded=self.owner.hand_over.handler is None)
 
     def close_if_empty(self) -> bool:
         with self._lock:
@@ -371,58 +345,67 @@ class Outbox:
     def close(self, *, waits: bool = False) -> None:
         """It is over, and what is left leaves."""
         self.is_closed = True
-        self._leave(lambda _entry: True, waits=waits)
+        self._leave(waits=waits)
         if self._certain:
             self.owner.publish(self._certain)
 
-    def _leave(self, is_asked: Callable[[Entry], bool], *, waits: bool = False) -> None:
+    def _leave(self, *, only_recorded: bool = False, waits: bool = False) -> None:
+        def stays(entry: Entry) -> bool:
+            return only_recorded and entry.recordings is None
+
         with self._lock:
-            entries = [entry for entry in self._entries if is_asked(entry)]
-            self._entries = [entry for entry in self._entries if not is_asked(entry)]
+            entries = [entry for entry in self._entries if not stays(entry)]
+            self._entries = [entry for entry in self._entries if stays(entry)]
         if not self._entries:
             _held.pop(id(self), None)
-        if self.pid != os.getpid():
+        if not entries or self.pid != os.getpid():
             return
         if failure := self.failure:
-            self.owner.drop(entries, failure)
+            self.owner.app.logger.debug("Dropped with %s: %s.", failure, named(entries))
         else:
             self.owner.leave(entries, waits=waits)
+
+    def warn(self, what: str) -> None:
+        """Say of events that have not left what they wait for."""
+        self.owner.app.logger.warning(
+            "%s for their %s: %s. Let each job have a context, 'with app.app_context():', and a test"
+            " close its responses; pusher.trigger(..., wait=False) waits for neither.",
+            what,
+            "response to be closed" if self.is_of_call else "application context to end",
+            named(self._entries),
+        )
 
 
 _held: dict[int, Outbox] = {}
 """Those that hold events, some of which wait for an end that does not come."""
-_watches: set[int] = set()
+_watching: set[int] = set()
 """The processes that have a timer."""
 
 
 def _hold(outbox: Outbox) -> None:
     _held[id(outbox)] = outbox
-    if outbox.owner.has_thread and os.getpid() not in _watches:
-        _watches.add(os.getpid())
+    if outbox.owner.has_thread and os.getpid() not in _watching:
+        _watching.add(os.getpid())
         timer = threading.Timer(WAITING_SECONDS / 4, _speak_of_held)
         timer.daemon = True
         with suppress(RuntimeError):  # the interpreter ends
             timer.start()
 
 
-def _held_here() -> list[Outbox]:
-    return [outbox for outbox in list(_held.values()) if outbox.pid == os.getpid()]
-
-
 def _speak_of_held() -> None:
-    _watches.discard(os.getpid())
-    for outbox in _held_here():
+    _watching.discard(os.getpid())
+    for outbox in list(_held.values()):
         if time.monotonic() - outbox.since < WAITING_SECONDS:
             _hold(outbox)
-        else:
-            _held.pop(id(outbox), None)  # once is enough
+        elif _held.pop(id(outbox), None) and outbox.pid == os.getpid():  # once is enough
             outbox.warn(f"Deferred events have waited for {WAITING_SECONDS} s")
 
 
 @atexit.register
 def _speak_at_exit() -> None:
-    for outbox in _held_here():
-        outbox.warn("The process ended, and deferred events had waited")
+    for outbox in list(_held.values()):
+        if outbox.pid == os.getpid():
+            outbox.warn("The process ended, and deferred events had waited")
 
 
 class Middleware:
@@ -443,16 +426,15 @@ class Middleware:
                 headers = [header for header in headers if header[0].lower() != "set-cookie"]
             return start_response(status, headers, *error)
 
-        token = _enter(outbox)
         try:
-            body = self.wsgi_app(environ, start)
+            with outbox:
+                body = self.wsgi_app(environ, start)
         except BaseException as error:
-            if not _is_end_of_websocket(error, environ):
+            # By StopIteration a view that has spoken WebSocket lets go of gunicorn's connection.
+            if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
                 outbox.fail(error)
             outbox.close()
             raise
-        finally:
-            _call.reset(token)
         if not outbox.may_be_streamed:
             if outbox.close_if_empty():
                 return body
@@ -460,53 +442,40 @@ class Middleware:
         return _Body(body, outbox)
 
 
-def _enter(outbox: Outbox) -> Token[Outbox | None]:
-    outbox.thread = threading.get_ident()
-    return _call.set(outbox)
-
-
 class _Body:
     """The response's body, whose end and close the outbox is told of."""
 
+    _parts: Iterator[bytes] | None = None
+
     def __init__(self, body: Iterable[bytes], outbox: Outbox) -> None:
         self._body = body
-        self._parts: Iterator[bytes] | None = None
         self._outbox = outbox
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        token = _enter(self._outbox)
         try:
-            if self._parts is None:  # by which middleware of an application may begin its work
-                self._parts = iter(self._body)
-            return next(self._parts)
+            with self._outbox:
+                if self._parts is None:  # by which middleware of an application may begin its work
+                    self._parts = iter(self._body)
+                return next(self._parts)
         except StopIteration:
             self._outbox.answer()
             raise
-        except BaseException as error:
-            self._outbox.fail(error)
-            raise
-        finally:
-            _call.reset(token)
 
     def close(self) -> None:
-        token = _enter(self._outbox)
         try:
-            if hasattr(self._body, "close"):
-                self._body.close()
-        except BaseException as error:
-            self._outbox.fail(error)
-            raise
+            with self._outbox:
+                if hasattr(self._body, "close"):
+                    self._body.close()
         finally:
-            _call.reset(token)
             self._outbox.close()
 
     def __del__(self) -> None:
         """Some servers drop the response to a client that left, without closing it: Werkzeug's
         development server does. Python may do this in the midst of anything, so that nothing is
-        waited for; a queue's ``put`` takes no lock. A forked process drops its parent's, too."""
+        waited for. A forked process drops its parent's, too."""
         outbox = self._outbox
         if outbox.is_closed or outbox.pid != os.getpid():
             return
@@ -520,12 +489,4 @@ def _is_success(error: BaseException) -> bool:
     """Whether this is only how a command or a stream ends early, and nothing went wrong."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code == 0
-    if isinstance(error, SystemExit):
-        return not error.code
-    return isinstance(error, GeneratorExit)
-
-
-def _is_end_of_websocket(error: BaseException, environ: WSGIEnvironment) -> bool:
-    """Whether this is how a view that has spoken WebSocket lets go of gunicorn's connection."""
-    is_websocket = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
-    return is_websocket and isinstance(error, StopIteration)
+    return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)

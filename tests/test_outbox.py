@@ -1513,7 +1513,7 @@ class TestWhatIsSaid:
     ) -> None:
         """A worker pushes one as it imports the application."""
         monkeypatch.setattr(room, "WAITING_SECONDS", 0.2)
-        monkeypatch.setattr(room, "_watches", set())
+        monkeypatch.setattr(room, "_watching", set())
         context = app.app_context()
         context.push()
         pusher.defer("a", "one", {})
@@ -1521,7 +1521,7 @@ class TestWhatIsSaid:
         pusher.defer("a", "two", {})
         with app.app_context():
             pusher.defer("a", "three", {})
-        api.until(lambda: not room._watches)
+        api.until(lambda: not room._watching)
         (line,) = said()
         assert line == (
             "WARNING: Deferred events have waited for 0.2 s for their application context to end:"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, Response, send_file, stream_with_context
+from flask import Flask, Response, current_app, send_file, stream_with_context
 from flask.testing import FlaskClient
 
 from _flask_pusher.publisher import publisher
-from flask_pusher import Pusher, RecordedEvent
+from flask_pusher import Pusher, RecordedEvent, local_server
 
 
 @pytest.fixture
@@ -211,3 +212,68 @@ def test_an_event_is_handed_over_though_another_is_recorded(
 
     assert browser.get("/").text == "recorded"
     assert [call["name"] for (call,) in queued] == ["handed over"]
+
+
+class TestWhereOthersRecordedNothing:
+    """What left before a recording, or before a test's server, is not theirs."""
+
+    @pytest.fixture
+    def app(self, app: Flask) -> Flask:
+        app.add_url_rule("/<name>", view_func=self.view, methods=["POST"])
+        return app
+
+    @staticmethod
+    def view(name: str) -> str:
+        pusher = current_app.extensions["a pusher"]
+        pusher.defer("a", name, {})
+        pusher.trigger("a", f"{name} now", {}, wait=False)
+        return ""
+
+    @pytest.fixture
+    def pusher(self, app: Flask, api: Any) -> Pusher:
+        app.extensions["a pusher"] = pusher = Pusher(app)
+        return pusher
+
+    def test_a_test_that_records_has_only_its_own(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, sent: list[str]
+    ) -> None:
+        """The service is down, or slow: what two tests before have deferred waits for it."""
+        may_answer = threading.Event()
+
+        def answer(call: Any) -> tuple[int, str]:
+            assert may_answer.wait(30)
+            return 200, "{}"
+
+        api.answer = answer
+        for name in ("first", "second"):
+            browser.post(f"/{name}").close()
+        with app.app_context(), pusher.record_events() as events:
+            browser.post("/third").close()
+            may_answer.set()
+            publisher().flush()
+        assert sorted(names(events)) == ["third", "third now"]
+        assert sorted(name for _, name, _ in api.events) == [
+            "first",
+            "first now",
+            "second",
+            "second now",
+        ]
+        sent += [name for _, name, _ in api.events]
+
+    def test_a_tests_server_hears_nothing_of_before(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any, sent: list[str]
+    ) -> None:
+        may_answer = threading.Event()
+
+        def answer(call: Any) -> tuple[int, str]:
+            assert may_answer.wait(30)
+            return 200, "{}"
+
+        api.answer = answer
+        browser.post("/first").close()
+        with local_server(app):
+            browser.post("/second").close()
+            may_answer.set()
+            publisher().flush()
+        assert sorted(name for _, name, _ in api.events) == ["first", "first now"]
+        sent += ["first now", "first"]

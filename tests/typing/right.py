@@ -23,6 +23,7 @@ from flask_pusher import (
     Webhooks,
     local_server,
     publish_failed,
+    published,
 )
 
 app = Flask(__name__)
@@ -266,6 +267,9 @@ def publish() -> None:
     pusher.trigger("news", "posted", {"title": "Hello"})
     pusher.trigger(["news", "sport"], "posted", "text", socket_id=pusher.socket_id)
     pusher.trigger({"news"}, "posted", [1, 2], "1.2", info=["subscription_count"])
+    pusher.trigger("news", "posted", {"title": "Hello"}, pusher.socket_id, wait=False)
+    pusher.trigger(assert_type(pusher.user(7), str), "notice", {}, wait=True)
+    pusher.defer([pusher.user("ana"), pusher.user(UUID(int=1)), "news"], "notice", {})
     pusher.defer("news", "posted", {"title": "Hello"})
     pusher.defer(("news", "sport"), "posted", None, socket_id=pusher.socket_id)
 
@@ -337,6 +341,7 @@ def tell(sender: Flask, **details: Any) -> None:
 
 publish_failed.connect(tell)
 publish_failed.connect(tell, sender=app)
+published.connect(tell)
 pusher.follow(object())
 
 

@@ -213,6 +213,9 @@ pusher.trigger("news", "posted")  # wrong
 pusher.trigger(7, "posted", {})  # wrong
 pusher.trigger("news", "posted", {}, socket=None)  # wrong
 pusher.trigger("news", "posted", {}, info=7)  # wrong
+pusher.trigger("news", "posted", {}, info=["user_count"], wait=False)  # wrong
+pusher.trigger("news", "posted", {}, wait=False)["channels"]  # wrong
+pusher.user(None)  # wrong
 pusher.defer("news", 7, {})  # wrong
 pusher.defer("news", "posted", {}, socket_id=1.2)  # wrong
 pusher.defer("news", "posted", {}, info=["user_count"])  # wrong
