@@ -43,7 +43,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, overload
 from uuid import UUID
 
-from flask import Flask, current_app, has_app_context
+from flask import Flask, has_app_context
 from pusher.errors import PusherError
 from pusher.signature import sign
 
@@ -512,9 +512,9 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        client = self._binding.client
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        publish_or_raise(app, client, checked_calls(calls))
+        wires, outboxes = checked_calls(calls), self._binding.outboxes
+        if not outboxes.record(wires):
+            publish_or_raise(outboxes.app, outboxes.client, wires)
 
     # -- Webhooks and tests --
 

@@ -139,17 +139,23 @@ class Outboxes:
             entries = [one for one in entries if not any(box.add(one) for box in self._here())]
         self.leave(entries, waits=not is_now)
 
-    def send(self, wires: Iterable[Wire]) -> None:
+    def send(self, wires: Sequence[Wire]) -> None:
         """Let events leave now, whatever becomes of this place. Where the thread of a request
         publishes, that is when it has its response."""
-        recordings = self.recordings.of(self.client)
+        if self.record(wires):
+            return
         events = [Event(self.app, self.client, wire) for wire in wires]
-        for event in events:
-            for recording in recordings:
-                recording.add(self.client, event.wire)
         is_kept = not self.has_thread and _is_in_request()
-        if not recordings and not (is_kept and any(box.keep(events) for box in self._here())):
+        if not (is_kept and any(box.keep(events) for box in self._here())):
             self.publish(events)
+
+    def record(self, wires: Sequence[Wire]) -> bool:
+        """Let events go into the recordings that are in force. Returns whether there are any."""
+        recordings = self.recordings.of(self.client)
+        for wire in wires:
+            for recording in recordings:
+                recording.add(self.client, wire)
+        return bool(recordings)
 
     def _here(self) -> Iterator[Outbox]:
         """The outboxes that an event of this place may go into, the first that is open. None is,

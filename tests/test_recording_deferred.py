@@ -214,6 +214,18 @@ def test_an_event_is_handed_over_though_another_is_recorded(
     assert [call["name"] for (call,) in queued] == ["handed over"]
 
 
+def test_what_a_queues_worker_publishes_is_recorded(
+    app: Flask, pusher: Pusher, browser: FlaskClient
+) -> None:
+    queued: list[Any] = []
+    pusher.hand_over(queued.append)
+    with app.app_context():
+        pusher.defer("a", "one", {})
+    with app.app_context(), pusher.record_events() as events:
+        pusher.publish(queued.pop())
+    assert names(events) == ["one"]
+
+
 class TestWhereOthersRecordedNothing:
     """What left before a recording, or before a test's server, is not theirs."""
 
