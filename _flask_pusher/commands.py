@@ -18,6 +18,7 @@ from pusher.errors import PusherError
 from _flask_pusher import expect, rules
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers
+from _flask_pusher.local.options import FEATURES
 from _flask_pusher.routes import Binding
 from _flask_pusher.settings import NEVER, TABLE, strangers
 from _flask_pusher.stand_in import LogBackend
@@ -312,7 +313,7 @@ def users(channel: str) -> None:
     metavar="FEATURES",
     default="",
     help="What not to do, as the hosted service does not unless it is switched on there: "
-    + ", ".join(rules.FEATURES)
+    + ", ".join(FEATURES)
     + ".",
 )
 @click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")

@@ -63,16 +63,6 @@ WEBHOOK_GROUPS = {
 }
 """The events that a service tells by webhooks, by the group that they are switched on in."""
 WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
-LATE_WEBHOOKS = ("channel_vacated", "member_removed")
-"""Those that the service delays by ``WEBHOOK_DELAY_SECONDS``."""
-
-FEATURES = {
-    "client-events": "events that pages send to each other",
-    "subscription-count": "subscription counts",
-    "watchlist-events": "watchlist events",
-    "cache-events": "cache_miss webhooks",
-}
-"""What the hosted service does only for apps in whose settings it is switched on."""
 
 _is_app_id = re.compile(APP_ID).fullmatch
 _is_name = re.compile(rf"[A-Za-z0-9_\-=@,.;]{{1,{NAME_LENGTH}}}").fullmatch

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from flask import Flask
 
-from _flask_pusher import rules
-
 if TYPE_CHECKING:
     import ssl
 
 PORT = 6001  # where `serve` listens, unless it is told otherwise
 Webhooks = Union[None, bool, str, Sequence[Union[str, Mapping[str, Any]]]]
 BACKLOG = 1024  # connections not accepted yet
+
+FEATURES = {
+    "client-events": "events that pages send to each other",
+    "subscription-count": "subscription counts",
+    "watchlist-events": "watchlist events",
+    "cache-events": "cache_miss webhooks",
+}
+"""What the hosted service does only for apps in whose settings it is switched on."""
 
 
 class Client(Protocol):
@@ -79,9 +85,9 @@ def features(without: str | Iterable[str]) -> frozenset[str]:
     """Read names of features, which may be one text with commas."""
     names = without.split(",") if isinstance(without, str) else without
     asked = frozenset(str(name).strip() for name in names) - {""}
-    if not asked <= set(rules.FEATURES):
-        unknown = ", ".join(sorted(asked - set(rules.FEATURES)))
-        raise ValueError(f"without: {unknown} is none of {', '.join(rules.FEATURES)}")
+    if not asked <= set(FEATURES):
+        unknown = ", ".join(sorted(asked - set(FEATURES)))
+        raise ValueError(f"without: {unknown} is none of {', '.join(FEATURES)}")
     return asked
 
 

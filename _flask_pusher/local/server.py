@@ -14,8 +14,6 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from _flask_pusher import rules
-
 from . import wire
 from .api import Api
 from .connection import CLOSE_SECONDS, Connection
@@ -27,6 +25,7 @@ from .webhooks import Destination, Webhook
 
 MAX_BODY = 1024 * 1024  # bytes, of an API request
 QUIET_SECONDS = 0.1  # in which a peer has sent nothing when the server stops
+LATE = ("channel_vacated", "member_removed")  # webhooks that wait for who may be back
 MAX_POSTED = 10_000  # events of webhooks that are kept for tests
 
 
@@ -238,7 +237,7 @@ class Server:
         late = f"; it is posted {delay:g} s late, which advance({delay:g}) skips"
         return (
             f"No {other}{what} was posted within {seconds:g} seconds"
-            f"{late if name in rules.LATE_WEBHOOKS and delay else ''}"
+            f"{late if name in LATE and delay else ''}"
         )
 
     async def _change(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from _flask_pusher import rules
 
 from . import wire
+from .options import FEATURES
 
 SMALL_CHANNEL = 100  # subscribers; above that, the count is announced at intervals
 COUNT_INTERVAL = 5  # seconds
@@ -70,7 +71,7 @@ class Limits(NamedTuple):
     activity_timeout: float = rules.ACTIVITY_SECONDS
     pong_timeout: float = rules.PONG_SECONDS
     webhook_delay: float = rules.WEBHOOK_DELAY_SECONDS
-    without: frozenset[str] = frozenset()  # of rules.FEATURES
+    without: frozenset[str] = frozenset()  # of FEATURES
 
 
 class Credentials:
@@ -172,7 +173,7 @@ class State:
         self._missed: set[str] = set()  # empty cache channels that the application knows of
         self._leaving: dict[tuple[str, str | None], Timer] = {}  # channels, and members of them
         self._watchers: dict[str, dict[Peer, None]] = {}
-        self._used: set[str] = set()  # of rules.FEATURES
+        self._used: set[str] = set()  # of FEATURES
 
     def note(self, kind: str, text: str, peer: Peer | None = None, **about: Any) -> None:
         """Tell the developer what happened."""
@@ -184,7 +185,7 @@ class State:
         is_there = feature not in self.limits.without
         if is_there and feature not in self._used:
             self._used.add(feature)
-            text = f"{rules.FEATURES[feature]} have to be switched on in the app's settings"
+            text = f"{FEATURES[feature]} have to be switched on in the app's settings"
             self.note("hosted", f"On the hosted service, {text}")
         return is_there
 

@@ -1,6 +1,6 @@
 """Starts the chat and, unless ``PUSHER_*`` settings name another, a local Channels server.
 
-``python run.py [--port PORT]``. Ctrl-C stops both.
+``python run.py [--port PORT]``. Ctrl-C or SIGTERM stops both.
 """
 
 from __future__ import annotations
@@ -39,7 +39,13 @@ class QuietRequestHandler(WSGIRequestHandler):
 def main() -> None:
     parser = argparse.ArgumentParser(description="A chat on this machine, to open in two tabs.")
     parser.add_argument("--port", type=port, help=f"{PORT}, or a free one, unless you name one")
-    wanted = parser.parse_args().port
+    # tox ends by SIGTERM without a word to what it runs.
+    parser.add_argument(
+        "--end-with-parent", action="store_true", help="stop when who started it has ended"
+    )
+    arguments = parser.parse_args()
+    wanted, parent = arguments.port, os.getppid() if arguments.end_with_parent else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends npm, too
 
     is_local = not any(os.environ.get(key) for key in (*CREDENTIALS, "PUSHER_URL"))
     if is_local:
@@ -77,7 +83,8 @@ def main() -> None:
             say("Webhooks: let the Channels service post them to /pusher/events.")
         say(f"Open {address}/ in two tabs, under two names. Press Ctrl-C to stop.")
         while not stopped.wait(0.5):  # Windows runs signal handlers only between waits
-            pass
+            if parent not in (None, os.getppid()):
+                break
     say("Stopped.")
 
 

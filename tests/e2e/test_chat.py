@@ -1184,6 +1184,23 @@ def test_ctrl_c_stops_all_of_it(start_chat: StartChat, meet: Meet) -> None:
     ana.errors.clear()
 
 
+def test_it_ends_with_who_started_it_where_that_is_wanted(tmp_path: Path, packages: Path) -> None:
+    """As tox is stopped by SIGTERM: it tells nobody."""
+    starter = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
+    command = [sys.executable, str(CHAT / "run.py"), "--port=0", "--end-with-parent"]
+    with subprocess.Popen(
+        [sys.executable, "-c", starter, *command],
+        env={**os.environ, "CHAT_PUSHER_JS": str(packages / PUSHER_JS)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "in two tabs" not in process.stdout.readline():
+            assert process.poll() is None
+        process.kill()
+        assert process.stdout.read() == "Stopped.\n"  # to the end: nobody holds it any more
+
+
 def test_a_port_that_was_asked_for_and_is_busy_is_an_error(
     start_chat: StartChat, local_chat: Chat
 ) -> None:
