@@ -20,6 +20,8 @@ from _flask_pusher.transport import Backend, Transport
 
 MASTER_KEY = "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"
 
+_REQUIRED = {"channel", "name", "data"}
+_KEYS = {*_REQUIRED, "socket_id", "info"}
 Call = tuple[str, Mapping[str, Any]]
 """A resource of the API, and what is posted there."""
 
@@ -31,10 +33,10 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
     def __init__(
         self,
         app_id: str,
+        path: str,
+        max_event_bytes: int | None,
         *arguments: Any,
         backend: Any = None,
-        path: str = "",
-        max_event_bytes: int | None = rules.EVENT_BYTES,
         **options: Any,
     ) -> None:
         if not rules.is_app_id(app_id):
@@ -45,14 +47,10 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         self._app_id = app_id
         self.path = path
         self.max_event_bytes = max_event_bytes
+        self.master_key: bytes | None = self._encryption_master_key
         self.info: dict[str, str] = {}
         """What is asked about the channels of a triggered event."""
         self.http: Transport = Transport(self.http)
-
-    @property
-    def master_key(self) -> bytes | None:
-        key: bytes | None = self._encryption_master_key
-        return key
 
     def expect_master_key(self, channel: str) -> bytes:
         if self.master_key is None:
@@ -119,17 +117,11 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
             raise TypeError(
                 f"Each event of a batch should be a dict; one is {expect.kind(event)}."
             )
-        for key in ("channel", "name", "data"):
-            if key not in event:
-                raise ValueError(
-                    f"An event of a batch lacks {key!r}; it has {', '.join(map(repr, event))}."
-                )
-        for key in event:
-            if key not in ("channel", "name", "data", "socket_id", "info"):
-                raise ValueError(
-                    f"An event of a batch has the unknown key {key!r}. The keys are channel,"
-                    " name, data, socket_id and info."
-                )
+        if not _REQUIRED <= event.keys() <= _KEYS:
+            raise ValueError(
+                "An event of a batch has the keys channel, name and data, and if wanted socket_id"
+                f" and info; one has {', '.join(map(repr, event))}."
+            )
         channel, data = expect.channel(event["channel"]), event["data"]
         text = expect.text(data, "data") if already_encoded else self._serialised(channel, data)
         others = self._event(event["name"], text, event.get("socket_id"))

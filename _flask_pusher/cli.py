@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from flask import Flask
 from flask.cli import AppGroup
 
-from _flask_pusher.warning import warn
-
 if TYPE_CHECKING:
     from click import Command, Context
 
@@ -31,10 +29,4 @@ class Commands(AppGroup):
 
 def give_commands(app: Flask) -> None:
     """``flask pusher``, unless the application has a command of this name itself."""
-    if "pusher" in app.cli.commands:
-        warn(
-            f"The application {app.name!r} has a command 'pusher' of its own, which stays. The"
-            " commands of Flask-Pusher, such as 'flask pusher check', are not there."
-        )
-    else:
-        app.cli.add_command(Commands("pusher", help=Commands.__doc__))
+    app.cli.commands.setdefault("pusher", Commands("pusher", help=Commands.__doc__))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import pusher
@@ -37,11 +38,12 @@ else:
     _Official = pusher.Pusher
 
 
-_OF_THE_EXTENSION = (
-    *("auth", "blueprint", "broadcasts", "channel_data", "client", "defer", "follow"),
-    *("hand_over", "init_app", "no_broadcasts", "publish", "record_events", "sign_webhook"),
-    *("socket_id", "user", "user_auth", "webhooks"),
-)
+_OF_THE_EXTENSION = ("auth", "channel_data", "defer", "record_events", "user_auth", "webhooks")
+
+
+def _held(name: str, text: str = "") -> Any:
+    """What the client was made with, which can be read and not assigned."""
+    return property(attrgetter(f"_pusher_client.{name}"), doc=text)
 
 
 class Client(_Official):
@@ -62,9 +64,17 @@ class Client(_Official):
         ``shared_secret`` as text; connections are kept, and never shared with a forked process.
     """
 
-    def __init__(self, app_id: str, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        app_id: str,
+        *arguments: Any,
+        path: str = "",
+        max_event_bytes: int | None = rules.EVENT_BYTES,
+        **options: Any,
+    ) -> None:
+        api = Api(app_id, path, max_event_bytes, *arguments, **options)
         # As pusher.Pusher's own does, which would make a client for each of its halves.
-        self._pusher_client = self._authentication_client = Api(app_id, *arguments, **options)
+        self._pusher_client = self._authentication_client = api
 
     if not TYPE_CHECKING:  # to a type checker every misspelt name would be right
 
@@ -78,56 +88,21 @@ class Client(_Official):
                 )
             return super().__getattribute__(name)  # raises, and what a property raised too
 
-    @property
-    def app_id(self) -> str:
-        return str(self._pusher_client.app_id)
-
-    @property
-    def key(self) -> str:
-        """The public half of the credentials, which pages carry."""
-        return str(self._pusher_client.key)
-
-    @property
-    def secret(self) -> str:
-        return str(self._pusher_client.secret)
-
-    @property
-    def host(self) -> str:
-        """The HTTP API's host, with brackets around an IPv6 address."""
-        return str(self._pusher_client.host)
-
-    @property
-    def port(self) -> int:
-        return int(self._pusher_client.port)
-
-    @property
-    def ssl(self) -> bool:
-        """Whether the HTTP API speaks TLS."""
-        return bool(self._pusher_client.ssl)
-
-    @property
-    def scheme(self) -> str:
-        return "https" if self.ssl else "http"
-
-    @property
-    def path(self) -> str:
-        """What the HTTP API's paths have before ``/apps``; usually nothing."""
-        return self._pusher_client.path
-
-    @property
-    def timeout(self) -> float:
-        """How long to wait for the HTTP API, in seconds."""
-        return float(self._pusher_client.timeout)
+    app_id: Final[str] = _held("app_id")
+    key: Final[str] = _held("key", "The public half of the credentials, which pages carry.")
+    secret: Final[str] = _held("secret")
+    host: Final[str] = _held("host", "The HTTP API's host, with brackets around an IPv6 address.")
+    port: Final[int] = _held("port")
+    ssl: Final[bool] = _held("ssl", "Whether the HTTP API speaks TLS.")
+    scheme: Final[str] = _held("scheme")
+    path: Final[str] = _held("path", "What its paths have before ``/apps``; usually nothing.")
+    timeout: Final[float] = _held("timeout", "How long to wait for the HTTP API, in seconds.")
+    http: Final[Any] = _held("http.backend", "The adapter: an instance of ``PUSHER_BACKEND``.")
 
     @property
     def can_encrypt(self) -> bool:
         """Whether a master key is set, which encrypted channels need."""
         return self._pusher_client.master_key is not None
-
-    @property
-    def http(self) -> Any:
-        """The HTTP adapter: an instance of ``PUSHER_BACKEND``."""
-        return self._pusher_client.http.backend
 
     @property
     def address(self) -> tuple[str, int, bool]:

@@ -112,13 +112,10 @@ def _host(value: Any) -> str:
     from ipaddress import IPv6Address
 
     address = value.strip("[]")
-    try:
-        IPv6Address(address)
-    except ValueError:
-        raise _WrongError from None
-    if "%" in address:
-        raise _WrongError("an address without a zone, which HTTP libraries cannot ask")
-    return f"[{address}]"  # as URLs have it
+    with suppress(ValueError):
+        if "%" not in str(IPv6Address(address)):  # a zone, which HTTP libraries cannot ask
+            return f"[{address}]"  # as URLs have it
+    raise _WrongError
 
 
 def _flag(value: Any) -> bool:
@@ -205,12 +202,6 @@ def _backend(value: Any) -> Any:
     return value
 
 
-def _publisher(value: Any) -> str:
-    if value not in ("thread", "request"):
-        raise _WrongError
-    return str(value)
-
-
 def _url(value: Any) -> Mapping[str, str]:
     parts = re.fullmatch(_URL, _text(r"\S+")(value))
     if parts is None or (parts["port"] and not 1 <= int(parts["port"]) <= 65535):
@@ -294,7 +285,9 @@ TABLE = (
         ALWAYS,
         ("",),
     ),
-    Setting("PUSHER_PUBLISHER", _publisher, "thread", "'thread' or 'request'", ALWAYS),
+    Setting(
+        "PUSHER_PUBLISHER", _text("thread|request"), "thread", "'thread' or 'request'", ALWAYS
+    ),
     Setting(MASTER_KEY, _text(_BASE64_OF_32_BYTES), None, "32 bytes in base64", NEVER),
     Setting(
         "PUSHER_ENCRYPTION_MASTER_KEY", _raw_key, None, f"32 bytes (better: {MASTER_KEY})", NEVER
@@ -429,14 +422,10 @@ def _expect_compatible(settings: Settings) -> None:
         raise ValueError(
             f"PUSHER_ENCRYPTION_MASTER_KEY and {MASTER_KEY} are both set. Keep the latter."
         )
-    webhooks = {"events", *(f"events/{group}" for group in rules.WEBHOOK_GROUPS)}
-    auth, user_auth = settings.auth.strip("/"), settings.user_auth.strip("/")
-    if auth in webhooks:
-        raise ValueError("PUSHER_AUTH should be another path than those of webhooks have.")
-    if user_auth in {"", auth, *webhooks}:
-        raise ValueError(
-            "PUSHER_USER_AUTH should be another path than PUSHER_AUTH and webhooks have."
-        )
+    paths = [settings.auth.strip("/"), settings.user_auth.strip("/"), "events"]
+    paths += (f"events/{group}" for group in rules.WEBHOOK_GROUPS)
+    if len(set(paths)) < len(paths):
+        raise ValueError("PUSHER_AUTH and PUSHER_USER_AUTH should be two paths, and no webhooks'.")
 
 
 def _leave_for_the_application(app: Flask, settings: Settings) -> None:

@@ -746,10 +746,13 @@ GOOD = {"channel": "news", "name": "flash", "data": {}}
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        ({"channel": "news", "event": "flash", "data": {}}, "lacks 'name'; it has 'channel', 'e"),
-        ({"name": "flash", "data": {}}, "lacks 'channel'"),
-        ({"channel": "news", "name": "flash"}, "lacks 'data'"),
-        ({**GOOD, "socket": "1.2"}, "the unknown key 'socket'. The keys are channel, name, data"),
+        (
+            {"channel": "news", "event": "flash", "data": {}},
+            "if wanted socket_id and info; one has 'channel', 'event', 'data'.",
+        ),
+        ({"name": "flash", "data": {}}, "one has 'name', 'data'."),
+        ({"channel": "news", "name": "flash"}, "one has 'channel', 'name'."),
+        ({**GOOD, "socket": "1.2"}, "one has 'channel', 'name', 'data', 'socket'."),
         ({**GOOD, "channel": ["news"]}, "A channel's name should be text; this is of type list"),
         ({**GOOD, "name": 5}, "An event's name should be text; this is of type int"),
         ({**GOOD, "name": ""}, "An event's name has 1 to 200 characters; this has 0"),
@@ -850,18 +853,10 @@ def test_what_it_does_not_have_is_an_attribute_error(client: Client) -> None:
     assert not hasattr(client, "no_such_thing")
 
 
-@pytest.mark.parametrize("name", ["defer", "record_events", "auth", "webhooks", "socket_id"])
+@pytest.mark.parametrize("name", ["defer", "record_events", "auth", "webhooks"])
 def test_a_name_that_the_extension_has_is_told(client: Client, name: str) -> None:
     with pytest.raises(AttributeError, match=f"the extension has: pusher.{name}"):
         getattr(client, name)
-
-
-def test_every_public_name_of_the_extension_is_told() -> None:
-    names = {name for name in vars(Pusher()) | vars(Pusher) if not name.startswith("_")}
-    bare = Client("1", "a-key", "a-secret")
-    for name in names - set(dir(Client)):
-        with pytest.raises(AttributeError, match=f"the extension has: pusher.{name}"):
-            getattr(bare, name)
 
 
 def test_an_attribute_error_inside_of_a_property_is_the_one_that_is_seen() -> None:

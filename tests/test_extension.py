@@ -205,9 +205,7 @@ def test_an_applications_own_command_of_that_name_stays(app: Flask) -> None:
     def own() -> None:
         print("its own")
 
-    with pytest.warns(UserWarning, match="has a command 'pusher' of its own, which stays") as told:
-        Pusher(app)
-    assert told[0].filename == __file__
+    Pusher(app)
     assert app.test_cli_runner().invoke(args=["pusher"]).output == "its own\n"
 
 
