@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from typing import Any, NoReturn
 
@@ -285,15 +286,13 @@ def socket_id_of_request() -> str | None:
     if rules.is_socket_id(header):
         return header
     fields: Mapping[str, Any] | None = None
-    try:
+    with suppress(RequestEntityTooLarge, OSError):  # as the view is told when it reads the body
         if request.mimetype == _FORMS[0]:
             request.get_data()  # kept, so that the view can still read it
         if request.mimetype in _FORMS:
             fields = request.form
         elif request.is_json:
             fields = _json_object()
-    except (RequestEntityTooLarge, OSError):  # as the view is told when it reads the body
-        pass
     value = (fields or {}).get("socket_id")
     return value if rules.is_socket_id(value) else None
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
@@ -254,33 +255,26 @@ class Pattern:
         self.variables = list(re.finditer(_VARIABLE, text))
         self.names = [variable["name"] for variable in self.variables]
         shortest = re.sub(_VARIABLE, "x", text)
-        start = " or ".join(beginnings)
-        faults = {
-            f"can match no channel that is asked about. Start the pattern with {start}": (
-                not text.startswith(beginnings)
-            ),
-            "is malformed: a variable is <name> or <converter:name>": (
-                "<" in shortest or ">" in shortest
-            ),
-            f"can match no channel. A name has {rules.NAME}": not rules.is_channel_name(shortest),
-        }
-        for fault, is_there in faults.items():
-            if is_there:
-                raise ValueError(f"{declaration} {fault}.")
-        known = routing.Map.default_converters
-        if all((variable["converter"] or "default") in known for variable in self.variables):
-            self.compile(
-                routing.Map()
-            )  # the others are an application's own: init_app looks there
+        fault = ""
+        if not text.startswith(beginnings):
+            start = " or ".join(beginnings)
+            fault = f"can match no channel that is asked about. Start the pattern with {start}"
+        elif "<" in shortest or ">" in shortest:
+            fault = "is malformed: a variable is <name> or <converter:name>"
+        elif not rules.is_channel_name(shortest):
+            fault = f"can match no channel. A name has {rules.NAME}"
+        if fault:
+            raise ValueError(f"{declaration} {fault}.")
+        with suppress(LookupError):  # for an application's own converter, which init_app looks for
+            self.compile(routing.Map())
 
     @property
     def shape(self) -> str:
         """The text without the variables' names: one shape matches the same channels."""
 
         def without_name(variable: re.Match[str]) -> str:
-            converter = variable["converter"] or "default"
-            arguments = variable["arguments"] or ""
-            return f"<{'' if converter in _TEXT and not arguments else converter}({arguments})>"
+            is_text = variable["converter"] in (None, *_TEXT)
+            return f"<{'' if is_text else variable['converter']}({variable['arguments'] or ''})>"
 
         return re.sub(_VARIABLE, without_name, self.text)
 

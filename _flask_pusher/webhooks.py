@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from flask import Flask, abort, request
@@ -127,10 +128,8 @@ class WebhookViews:
         self.tokens = settings.tokens
         self.max_age = settings.webhook_max_age
         self.declared = declared
-        self._compiled: dict[handlers.Pattern, handlers.Compiled] = {}
-        for of_one_name in declared.events.values():
-            for pattern, _ in of_one_name:
-                self._variables(pattern, {})
+        for pattern, _ in chain.from_iterable(declared.events.values()):
+            self._variables(pattern, {})  # a converter that is unknown is told at the start
 
     def view(self, group: str | None) -> Callable[[], ResponseReturnValue]:
         """The view of a group's route; None: of the one for all."""
@@ -180,10 +179,8 @@ class WebhookViews:
         """What a handler's pattern finds in an event's channel; None where it does not match."""
         if pattern is None:
             return {}
-        if pattern not in self._compiled:
-            self._compiled[pattern] = pattern.compile(self.app.url_map)
-        channel: Any = event.get("channel")
-        return self._compiled[pattern].match(channel) if rules.is_channel_name(channel) else None
+        match, channel = pattern.compile(self.app.url_map).match, event.get("channel", "")
+        return match(channel) if rules.is_channel_name(channel) else None
 
     def _verified_events(self, group: str | None) -> list[dict[str, Any]]:
         try:
@@ -244,9 +241,8 @@ def webhook_headers(key: str, secret: str, body: str | bytes) -> dict[str, str]:
     """The headers with which Channels sends a webhook."""
     if not isinstance(body, (str, bytes)):
         raise TypeError(
-            "sign_webhook takes the body that is posted, as text or bytes, because its very bytes"
-            f" are signed; this is of type {type(body).__name__}. Pass json.dumps(...) of it, and"
-            " post the same text."
+            "sign_webhook takes the text or bytes that are posted; this is of type"
+            f" {type(body).__name__}. Pass json.dumps(...) of it, and post the same text."
         )
     return {
         "Content-Type": "application/json",
