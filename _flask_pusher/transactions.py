@@ -36,7 +36,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 if TYPE_CHECKING:
@@ -63,15 +63,14 @@ _WRITES = (  # compiled where a session is followed, and nowhere else
 )
 
 
-class Fate:
+class Fate(NamedTuple):
     """What the transactions that are in progress when an event is deferred decide about it."""
 
-    def __init__(self, transactions: list[Transaction]) -> None:
-        self._transactions = transactions
+    transactions: list[Transaction]
 
     def allows(self) -> bool:
         """Whether the event may leave, asked when it would."""
-        return all(transaction.allows() for transaction in self._transactions)
+        return all(transaction.allows() for transaction in self.transactions)
 
 
 class Transaction:
@@ -196,27 +195,23 @@ class Followed:
             self._engines.add(connection.engine)
 
     def _executed(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
-        session = self._session_of(connection)
-        if session is not None and re.match(_WRITES, statement, _FLAGS):
-            self.innermost(session).wrote = True
+        if re.match(_WRITES, statement, _FLAGS):
+            self._on(connection).wrote = True
 
     def _failed(self, context: ExceptionContext) -> None:
-        session = self._session_of(context.connection)
-        if session is not None:
-            self.innermost(session).wrote = True
+        self._on(context.connection).wrote = True
 
     def _commits(self, connection: Connection) -> None:
         """After a statement has failed, PostgreSQL answers COMMIT with ROLLBACK, and its drivers
         let that pass for success."""
-        session = self._session_of(connection)
-        if session is not None:
-            info = getattr(connection.connection.driver_connection, "info", None)
-            has_failed = getattr(info, "transaction_status", None) == _IN_ERROR
-            self.innermost(session).rolled_back |= has_failed  # a session may have several
+        info = getattr(connection.connection.driver_connection, "info", None)
+        has_failed = getattr(info, "transaction_status", None) == _IN_ERROR
+        self._on(connection).rolled_back |= has_failed  # a session may have several
 
-    def _session_of(self, connection: Connection | None) -> Session | None:
-        session = self._sessions.get(connection) if connection is not None else None
-        return session() if session is not None else None
+    def _on(self, connection: Any) -> Transaction:
+        """The innermost transaction of the session that has this connection."""
+        session = self._sessions[connection]() if connection in self._sessions else None
+        return self.innermost(session) if session is not None else Transaction(None)
 
     def _added(self, session: Session, _: Any) -> None:
         self.innermost(session).wrote = True
