@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, abort, redirect
@@ -20,11 +20,12 @@ from flask.testing import FlaskClient
 
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 Sign = Callable[[str], str]
 MASTER_KEY = b"0123456789abcdef0123456789abcdef"
 SOCKET_ID = "123.456"
-CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
 Post = Callable[..., Any]
 
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -27,7 +27,9 @@ from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, Push
 from _flask_pusher.transport import complete
 from flask_pusher import Client, NoAnswer, Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 Sign = Callable[[str], str]
 MASTER_KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 

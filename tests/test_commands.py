@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import Result
@@ -18,7 +18,9 @@ from werkzeug.serving import make_server
 from _flask_pusher import local
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 PRESENCE_HANDLERS = f"{__name__}.on_presence, {__name__}.on_event"
 IN_USE = (
     "Error: Cannot listen. Is another server running? --port 0 takes a free port, and PUSHER_PORT"

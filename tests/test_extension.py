@@ -6,7 +6,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 from flask import Flask, current_app, render_template_string
@@ -16,8 +16,10 @@ from pusher import Pusher as OfficialClient
 import flask_pusher
 from flask_pusher import Client, Pusher
 
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 FORM = {"socket_id": "1.1", "channel_name": "private-news"}
-MakeApp = Callable[..., Flask]
 
 
 def test_an_application_gets_a_configured_client(app: Flask) -> None:

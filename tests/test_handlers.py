@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
@@ -19,7 +19,9 @@ from werkzeug.routing import BaseConverter, Map, UnicodeConverter, ValidationErr
 from _flask_pusher.handlers import Compiled, Pattern
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 Ask = Callable[[str], Any]
 
 

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
 Sign = Callable[[bytes], str]
 
 # What pytest's fixtures make here holds no state of a request.

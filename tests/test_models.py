@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
@@ -49,7 +49,8 @@ from sqlalchemy.pool import StaticPool
 
 from flask_pusher import Pusher, RecordedEvent
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
 
 
 class Base(DeclarativeBase):

@@ -13,7 +13,7 @@ from contextlib import nullcontext, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -40,7 +40,8 @@ from _flask_pusher import outbox as room
 from _flask_pusher.publisher import publisher
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +15,8 @@ from werkzeug.test import Client as Browser
 from _flask_pusher import page
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import blinker
 import pytest
@@ -25,7 +25,9 @@ from _flask_pusher.desk import Event
 from _flask_pusher.publisher import SENDERS, Publisher, publisher
 from flask_pusher import Pusher, RecordedEvent, publish_failed
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 
 CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
 NOBODY = {"PUSHER_HOST": "127.0.0.1", "PUSHER_SSL": False}

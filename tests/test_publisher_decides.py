@@ -8,9 +8,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -22,9 +21,10 @@ from _flask_pusher.desk import Event, Wire
 from _flask_pusher.publisher import SENDERS, Publisher, published
 from flask_pusher import NoAnswer, Pusher, RecordedEvent
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
 
-CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
+
 NOBODY = requests.ConnectionError(ConnectionRefusedError())
 TIMEOUT = requests.ReadTimeout()
 

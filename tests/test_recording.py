@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
 
 from flask_pusher import Client, Pusher, RecordedEvent
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 MASTER_KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 CHANNELS: dict[str, Any] = {
     "news": 3,

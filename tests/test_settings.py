@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, render_template_string, url_for
@@ -19,7 +19,9 @@ from pusher.tornado import TornadoBackend
 
 from flask_pusher import Client, Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 MASTER_KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
 

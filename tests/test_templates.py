@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, render_template_string
@@ -15,7 +15,9 @@ from werkzeug.test import Client as Browser
 
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 PAGE = "{{ pusher_options()|tojson }}"
 PATIENCE = {"activityTimeout": 30_000, "pongTimeout": 6_000}
 SELF_HOSTED = {"PUSHER_HOST": "ws.example", "PUSHER_PORT": "6001", "PUSHER_SSL": "false"}

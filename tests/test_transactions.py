@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, stream_with_context
@@ -52,7 +52,9 @@ from sqlalchemy.pool import NullPool
 from _flask_pusher.transactions import _FLAGS, _WRITES, _begun_here
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 NewUrl = Callable[[], str]
 ENGINE_OPTIONS: dict[str, Any] = {"poolclass": NullPool}  # every connection starts anew
 

@@ -18,19 +18,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 import trustme
-from flask import Flask
 from pusher.errors import PusherBadStatus, PusherForbidden
 
 from _flask_pusher import transport
 from _flask_pusher.transport import READ_BYTES, complete
 from flask_pusher import Client, NoAnswer, Pusher, PusherError
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 ClientOf = Callable[..., Client]
 WAIT_SECONDS = 30
 

@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, abort, request
@@ -16,7 +16,9 @@ from werkzeug.local import LocalProxy
 
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 Sign = Callable[[str], str]
 Post = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, abort, request
@@ -19,7 +19,9 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 PostWebhook = Callable[..., Any]
 Sign = Callable[[bytes], str]
 

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, abort, make_response, redirect, request, send_file
@@ -16,7 +16,9 @@ from werkzeug.exceptions import Unauthorized
 
 from flask_pusher import Pusher
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
+
 PostWebhook = Callable[..., Any]
 
 PAGES = ("/pusher/auth", "/pusher/user-auth")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +13,8 @@ from flask.testing import FlaskClient
 from _flask_pusher.publisher import publisher
 from flask_pusher import Pusher, RecordedEvent, publish_failed
 
-MakeApp = Callable[..., Flask]
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
 
 
 @pytest.fixture
