@@ -63,15 +63,6 @@ WAITING_SECONDS = 60
 """After which an event that has not left is spoken of."""
 
 
-def _mark_inherited() -> None:
-    with suppress(RuntimeError):  # there is none
-        setattr(g, _INHERITED, True)
-
-
-with suppress(AttributeError):  # this system does not fork
-    os.register_at_fork(after_in_child=_mark_inherited)
-
-
 def places() -> tuple[object, ...]:
     """The request and the application context that code runs in, those that there are."""
     call = _call.get()
@@ -91,11 +82,7 @@ class Entry(Event):
         super().__init__(owner.app, owner.client, wire)
         self.recordings = recordings or None
         """Where it goes in place of the service; None: to the service."""
-        self.fate = fate
-
-    @property
-    def may_leave(self) -> bool:
-        return self.fate is None or self.fate.allows()
+        self.fate = fate or Fate([])
 
 
 @dataclass(eq=False)
@@ -111,11 +98,9 @@ class Outboxes:
     hand_over: Slot
     key: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.key = f"flask_pusher.outbox.{id(self)}"
-
     def watch(self) -> None:
         """See how each request of the application ends."""
+        self.key = f"flask_pusher.outbox.{id(self)}"
         self.app.wsgi_app = Middleware(self, self.app.wsgi_app)  # type: ignore[method-assign]
         self.app.url_value_preprocessor(self._begin)
 
@@ -174,7 +159,7 @@ class Outboxes:
         if _INHERITED in g:
             return
         if self.key not in g:
-            setattr(g, self.key, Outbox(self))
+            setattr(g, self.key, Outbox(self, "application context"))
             appcontext_tearing_down.connect(self._end_context, self.app)
             if has_request_context():
                 request_finished.connect(self._finish, self.app)
@@ -204,7 +189,7 @@ class Outboxes:
         """
         events: list[Event] = []
         for entry in entries:
-            if not entry.may_leave:
+            if not entry.fate.allows():
                 self.app.logger.debug("Dropped with its transaction: %s.", entry)
             elif entry.recordings is None:
                 events.append(entry)
@@ -228,8 +213,7 @@ class Outboxes:
                 self.app.ensure_sync(handler)([dict(event.wire) for event in events])
         except Exception:
             self.app.logger.exception(
-                "@pusher.hand_over raised an exception, so that deferred events are published"
-                " by the publisher."
+                "@pusher.hand_over raised an exception: the publisher takes the events."
             )
             return False
         finally:
@@ -240,10 +224,10 @@ class Outboxes:
         """Let events go to the service."""
         if is_telling() or not self.has_thread:
             publish_here(events)
-            return
-        delivery = submit(events)
-        if waits:
-            delivery.wait()
+        else:
+            delivery = submit(events)
+            if waits:
+                delivery.wait()
 
 
 def _is_in_request() -> bool:
@@ -268,10 +252,11 @@ class Outbox:
     _thread = 0
     """The one in which the server calls."""
 
-    def __init__(self, owner: Outboxes, *, is_of_call: bool = False) -> None:
+    def __init__(self, owner: Outboxes, of: str) -> None:
         self.owner = owner
+        self.of = of
+        """What it is that of, in words."""
         self.pid = os.getpid()
-        self.is_of_call = is_of_call
         self._entries: list[Entry] = []
         self._certain: list[Event] = []
         # Another thread may defer in a copy of the context while the response is closed.
@@ -289,9 +274,8 @@ class Outbox:
     @property
     def failure(self) -> str:
         """With what everything here is dropped; empty: with nothing."""
-        if not self._failure and self.status >= "400":
-            return f"its request, which was answered with {self.status}"
-        return self._failure
+        refusal = f"its request, which was answered with {self.status}"
+        return self._failure or (refusal if self.status >= "400" else "")
 
     @property
     def _is_open(self) -> bool:
@@ -327,25 +311,24 @@ class Outbox:
             return self._is_open
 
     def fail(self, error: BaseException) -> None:
-        what = "request" if self.is_of_call else "application context"
-        self._failure = f"its {what}, which ended by {type(error).__name__}"
+        self._failure = f"its {self.of}, which ended by {type(error).__name__}"
 
     def settle(self, recording: Recording) -> None:
         """A recording ends, and has what is undecided by then."""
         with self._lock:
             found = [entry for entry in self._entries if recording in (entry.recordings or ())]
         for entry in found:
-            if entry.may_leave and not self.failure:
+            if entry.fate.allows() and not self.failure:
                 recording.add(self.owner.client, entry.wire)
             entry.recordings = [one for one in entry.recordings or () if one is not recording]
 
-    def answer(self) -> None:
-        """The response is ready, or its stream has ended: what is not for the publisher leaves."""
-        self._leave(only_recorded=self.owner.hand_over.handler is None)
-
-    def close_if_empty(self) -> bool:
+    def answer(self) -> bool:
+        """The response is ready, or its stream has ended: what is not for the publisher leaves.
+        Returns whether it is over: nothing is left, and nothing comes."""
+        if self._entries:
+            self._leave(only_recorded=self.owner.hand_over.handler is None)
         with self._lock:
-            self.is_closed = not self._entries and not self._certain
+            self.is_closed = not (self.may_be_streamed or self._entries or self._certain)
         return self.is_closed
 
     def close(self, *, waits: bool = False) -> None:
@@ -374,44 +357,54 @@ class Outbox:
     def warn(self, what: str) -> None:
         """Say of events that have not left what they wait for."""
         self.owner.app.logger.warning(
-            "%s for their %s: %s. Let each job have a context, 'with app.app_context():', and a test"
-            " close its responses; pusher.trigger(..., wait=False) waits for neither.",
-            what,
-            "response to be closed" if self.is_of_call else "application context to end",
-            named(self._entries),
+            f"%s for the end of their {self.of}: %s. Let each job have a context, 'with"
+            " app.app_context():', and a test close its responses; pusher.trigger(..., wait=False)"
+            " waits for neither.",
+            *(what, named(self._entries)),
         )
 
 
 _held: dict[int, Outbox] = {}
 """Those that hold events, some of which wait for an end that does not come."""
-_watching: set[int] = set()
-"""The processes that have a timer."""
+_timers: list[threading.Timer] = []
+"""The one that looks after them, if there are any."""
 
 
 def _hold(outbox: Outbox) -> None:
     _held[id(outbox)] = outbox
-    if outbox.owner.has_thread and os.getpid() not in _watching:
-        _watching.add(os.getpid())
+    if outbox.owner.has_thread and not _timers:
         timer = threading.Timer(WAITING_SECONDS / 4, _speak_of_held)
         timer.daemon = True
+        _timers.append(timer)
         with suppress(RuntimeError):  # the interpreter ends
             timer.start()
 
 
 def _speak_of_held() -> None:
-    _watching.discard(os.getpid())
+    _timers.clear()
     for outbox in list(_held.values()):
         if time.monotonic() - outbox.since < WAITING_SECONDS:
             _hold(outbox)
-        elif _held.pop(id(outbox), None) and outbox.pid == os.getpid():  # once is enough
+        elif _held.pop(id(outbox), None):  # once is enough
             outbox.warn(f"Deferred events have waited for {WAITING_SECONDS} s")
 
 
 @atexit.register
 def _speak_at_exit() -> None:
     for outbox in list(_held.values()):
-        if outbox.pid == os.getpid():
-            outbox.warn("The process ended, and deferred events had waited")
+        outbox.warn("The process ended, and deferred events had waited")
+
+
+def _inherit() -> None:
+    """A forked process has what its parent had, and no end of that."""
+    _held.clear()
+    _timers.clear()
+    with suppress(RuntimeError):  # there is no context
+        setattr(g, _INHERITED, True)
+
+
+with suppress(AttributeError):  # this system does not fork
+    os.register_at_fork(after_in_child=_inherit)
 
 
 class Middleware:
@@ -422,7 +415,7 @@ class Middleware:
         self.wsgi_app = wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        outbox = environ[self.outboxes.key] = Outbox(self.outboxes, is_of_call=True)
+        outbox = environ[self.outboxes.key] = Outbox(self.outboxes, "request")
 
         def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
             outbox.status = status
@@ -441,11 +434,8 @@ class Middleware:
                 outbox.fail(error)
             outbox.close()
             raise
-        if not outbox.may_be_streamed:
-            if outbox.close_if_empty():
-                return body
-            outbox.answer()
-        return _Body(body, outbox)
+        is_over = not outbox.may_be_streamed and outbox.answer()
+        return body if is_over else _Body(body, outbox)
 
 
 class _Body:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nacl.secret import SecretBox
@@ -35,15 +36,15 @@ class RecordedEvent(NamedTuple):
     """The connection that does not get the event, or None."""
 
 
+@dataclass(eq=False)
 class Recording:
     """A list of events; the client that it is for, None for any; and what is occupied meanwhile."""
 
-    def __init__(self, client: Client | None, channels: Channels) -> None:
-        self.client = client
-        self.channels = channels
-        self.events: list[RecordedEvent] = []
-        self.at_end: dict[int, Callable[[Recording], None]] = {}
-        """Called when the recording ends, for events whose fate is undecided by then."""
+    client: Client | None
+    channels: Channels
+    events: list[RecordedEvent] = field(default_factory=list)
+    at_end: dict[int, Callable[[Recording], None]] = field(default_factory=dict)
+    """Called when the recording ends, for events whose fate is undecided by then."""
 
     def add(self, client: Client, event: Mapping[str, Any]) -> None:
         self.events.append(recorded(client, event))
@@ -69,10 +70,8 @@ class Recordings:
             return None
 
         def observe(request: Request) -> dict[str, Any]:
-            channels: dict[str, Any] = {}
-            for recording in recordings:
-                channels.update(recording.channels)
-            answer = answer_of(request, channels)
+            known = [channel for one in recordings for channel in one.channels.items()]
+            answer = answer_of(request, dict(known))
             for event in events_of(request):
                 for recording in recordings:
                     recording.add(client, event)

@@ -1128,7 +1128,7 @@ class TestForkedProcesses:
         self, app: Flask, pusher: Pusher, api: Any
     ) -> None:
         with app.app_context():
-            room._mark_inherited()  # as a fork does it
+            room._inherit()  # as a fork does it
             pusher.defer("a", "one", {})
             assert names(api) == ["one"]
 
@@ -1514,7 +1514,7 @@ class TestWhatIsSaid:
     ) -> None:
         """A worker pushes one as it imports the application."""
         monkeypatch.setattr(room, "WAITING_SECONDS", 0.2)
-        monkeypatch.setattr(room, "_watching", set())
+        room._timers.clear()
         context = app.app_context()
         context.push()
         pusher.defer("a", "one", {})
@@ -1522,12 +1522,12 @@ class TestWhatIsSaid:
         pusher.defer("a", "two", {})
         with app.app_context():
             pusher.defer("a", "three", {})
-        api.until(lambda: not room._watching)
+        api.until(lambda: not room._timers)
         (line,) = said()
         assert line == (
-            "WARNING: Deferred events have waited for 0.2 s for their application context to end:"
-            " 'one' on a. Let each job have a context, 'with app.app_context():', and a test close"
-            " its responses; pusher.trigger(..., wait=False) waits for neither."
+            "WARNING: Deferred events have waited for 0.2 s for the end of their application"
+            " context: 'one' on a. Let each job have a context, 'with app.app_context():', and a"
+            " test close its responses; pusher.trigger(..., wait=False) waits for neither."
         )
         context.pop()
         assert names(api) == ["three", "one", "two"]
@@ -1549,8 +1549,8 @@ class TestWhatIsSaid:
         room._speak_at_exit()
         (line,) = said()
         assert line.startswith(
-            "WARNING: The process ended, and deferred events had waited for their response to be"
-            " closed: 'one' on a. Let each job"
+            "WARNING: The process ended, and deferred events had waited for the end of their"
+            " request: 'one' on a. Let each job"
         )
         answer.close()
         room._speak_at_exit()
