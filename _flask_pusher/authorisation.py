@@ -62,8 +62,7 @@ class Authorisation:
         """Authorise one channel, or the channels of a batch as pusher-js-auth sends it."""
         if self.declared.auth.is_empty:
             _forbid("no @pusher.auth handler is declared.")
-        fields = _posted_fields()
-        socket_id = _posted_socket_id(fields)
+        fields, socket_id = _posted()
         if "channel_name" in fields:
             answer: Any = self._authorise(fields["channel_name"], socket_id)
         else:
@@ -144,8 +143,7 @@ class Authorisation:
         handler = self.declared.user_auth.handler
         if handler is None:
             _forbid("no @pusher.user_auth handler is declared.")
-        fields = _posted_fields()
-        socket_id = _posted_socket_id(fields)
+        fields, socket_id = _posted()
         if "channel_name" in fields:
             _reject(400, f"Users sign in here; channels are asked at {url_for('pusher.auth')}.")
         found = Found(handler, self.app.ensure_sync(handler), {})
@@ -306,8 +304,9 @@ def _json_object() -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _posted_fields() -> Mapping[str, Any]:
-    """The form of pusher-js, or the JSON object of axios, Laravel Echo and mobile clients."""
+def _posted() -> tuple[Mapping[str, Any], str]:
+    """The form of pusher-js, or the JSON object of axios, Laravel Echo and mobile clients; and its
+    ``socket_id``."""
     # A plain dict, because a batch asks it for each of its channels.
     try:
         fields = request.form.to_dict() or _json_object()
@@ -322,10 +321,6 @@ def _posted_fields() -> Mapping[str, Any]:
             "The body should be a form, with the Content-Type application/x-www-form-urlencoded,"
             f" or a JSON object; the Content-Type is {request.mimetype or 'not given'!r:.100}.",
         )
-    return fields
-
-
-def _posted_socket_id(fields: Mapping[str, Any]) -> str:
     socket_id = fields.get("socket_id")
     if not rules.is_socket_id(socket_id):
         _reject(
@@ -333,7 +328,7 @@ def _posted_socket_id(fields: Mapping[str, Any]) -> str:
             "socket_id should be two numbers joined by a dot, as Channels gave it, of at most"
             f" {rules.SOCKET_ID_DIGITS} digits each.",
         )
-    return str(socket_id)
+    return fields, str(socket_id)
 
 
 def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
