@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import itertools
@@ -28,8 +29,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pusher.version import VERSION
 
-from flask_pusher import Pusher, RecordedEvent, publish_failed
+from flask_pusher import Client, Pusher, RecordedEvent, publish_failed
 
+MASTER_KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 CREDENTIALS = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "a-key", "PUSHER_SECRET": "a-secret"}
 
 
@@ -76,6 +78,19 @@ def lost() -> Iterator[list[tuple[list[str], Exception]]]:
 @pytest.fixture
 def pusher(app: Flask) -> Pusher:
     return Pusher(app)
+
+
+@pytest.fixture
+def encrypting(app: Flask, api: Api) -> Pusher:
+    """An extension that publishes to the API, and has a master key."""
+    app.config["PUSHER_ENCRYPTION_MASTER_KEY_BASE64"] = MASTER_KEY
+    return Pusher(app)
+
+
+@pytest.fixture
+def client(app: Flask, pusher: Pusher) -> Client:
+    client: Client = app.extensions["pusher"]
+    return client
 
 
 @pytest.fixture
