@@ -1,10 +1,11 @@
 """What a reader makes of the examples, block by block, in a folder of his own.
 
-The folder begins with the first application, which the README prints. Then each block counts:
+The folder begins with the first application, which the README prints. On a page with JavaScript, its
+page is the first one that *A script of your own* prints. Then each block counts:
 
 ========== ==========================================================================================
 python     is added to the end of ``app.py``, and the application starts anew
-html       is put above the first script of ``templates/index.html``
+html       is put above the end of the body of ``templates/index.html``, or its first script
 javascript is added to the end of that page's script
 sh         is run, line by line
 json, ini  can be parsed
@@ -34,6 +35,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -58,6 +60,9 @@ from .browser import Browser, Tab
 from .terminal import Terminal
 
 README = TREE / "README.rst"
+BY_HAND = TREE / "docs" / "javascript.rst"
+INDEX = "templates/index.html"
+PARSED = attrgetter("parsed")
 PAGES = sorted(TREE.joinpath("docs").rglob("*.rst"))
 SOCKET_ID = "123.456"
 CHECKS = Path(__file__).with_name("checks")
@@ -133,9 +138,11 @@ class Project:
         self._tabs = ExitStack()
         self._has_unseen_script = False
         self._site: str | None = None
+        self._html: list[str] = []
+        self._scripts: list[str] = []
         for example in examples_of(README):
-            if (file := file_of(example.parsed)) and not file.startswith("test_"):
-                self.write(file, example.parsed)
+            if file_of(example.parsed) in ("app.py", INDEX):
+                self.write(file_of(example.parsed) or "", example.parsed)
         self.load()
 
     # -- Each kind of block -----------------------------------------------------------------------
@@ -182,6 +189,7 @@ class Project:
             "project": self,
             "recording": self.recording,
             "requests": requests,
+            "say_hello": self.say_hello,
             "subscribe": subscribe,
             "table_in": table_in,
             "json": json,
@@ -212,13 +220,21 @@ class Project:
         self.load()
 
     def add_html(self, text: str) -> None:
-        page = self.read("templates/index.html")
-        self.write("templates/index.html", page.replace("<script", f"{text}<script", 1))
+        self._html.append(text)
+        self._write_index()
 
     def add_script(self, text: str) -> None:
         self._has_unseen_script = True
-        before, end, after = self.read("templates/index.html").rpartition("</script>")
-        self.write("templates/index.html", f"{before}{text}{end}{after}")
+        self._scripts.append(text)
+        self._write_index()
+
+    def _write_index(self) -> None:
+        page = BY_HAND if self._scripts else README
+        (index,) = [text for text in map(PARSED, examples_of(page)) if file_of(text) == INDEX]
+        begin = "<script" if self._scripts else "</body>"
+        index = index.replace(begin, "".join([*self._html, begin]), 1)
+        before, end, after = index.rpartition("</script>")
+        self.write(INDEX, "".join([before, *self._scripts, end, after]))
 
     # -- The application --------------------------------------------------------------------------
 
@@ -256,15 +272,12 @@ class Project:
         exec(compile(self.read(file), self.folder / file, "exec"), vars(module))  # noqa: S102
         return module
 
-    def follow(self, page: str) -> None:
+    def follow(self, page: str, *, scripts: bool = True) -> None:
         """Add what another page shows, which the one at hand goes on with."""
+        languages = ["python", "html", *(["javascript"] if scripts else [])]
         for example in examples_of(TREE / page):
             is_shown = example.region.lexemes["directive"] == "code-block"
-            if is_shown and example.region.lexemes["arguments"] in (
-                "python",
-                "javascript",
-                "html",
-            ):
+            if is_shown and example.region.lexemes["arguments"] in languages:
                 self.take(example)
 
     def channels(self) -> None:
@@ -322,6 +335,10 @@ class Project:
         """Post a form to the application that is served."""
         return requests.post(self.site + path, form, timeout=WAIT_SECONDS)
 
+    def say_hello(self) -> None:
+        with self.app.app_context():
+            self.pusher.trigger("greetings", "hello", {"from": "The server"})
+
     def log_in(self, user: str) -> FlaskClient:
         browser = self.app.test_client()
         assert browser.post("/login", data={"user": user}).status_code == 302
@@ -355,9 +372,9 @@ class Project:
             self.app.logger.removeHandler(handler)
 
     def give_tests_a_page(self) -> None:
-        """Add a fixture as pytest-playwright's to ``conftest.py``."""
+        """Add fixtures as pytest-playwright's to ``conftest.py``."""
         browser = self.open_browser()
-        fixture = PAGE_FIXTURE.format(
+        fixture = PAGE_FIXTURES.format(
             arguments=BROWSER_ARGUMENTS, chromium=browser.path, packages=str(browser.packages)
         )
         self.write("conftest.py", self.read("conftest.py") + fixture)
@@ -366,8 +383,10 @@ class Project:
 
     def run_line(self, line: str) -> None:
         """Run a line in the reader's terminal, where ``flask pusher`` finds what runs here."""
-        if line.startswith("flask pusher") and not line.startswith("flask pusher serve"):
+        starts_server = line.startswith(("flask pusher serve", "flask run"))
+        if line.startswith("flask ") and not starts_server:
             self.channels()
+        if "http://127.0.0.1:5000" in line and not starts_server:
             line = line.replace("http://127.0.0.1:5000", self.site)
         self.terminal.run_line(line)
         self._site = self.terminal.site or self._site
@@ -385,23 +404,35 @@ class Project:
             sys.modules.pop(module.__name__, None)
 
 
-PAGE_FIXTURE = """
+PAGE_FIXTURES = """
 
 import re
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+CDN = re.compile("https://cdn[^/]*/npm/([^@]+)@[^/]+/(.*)")
+
+
+def answer_as_cdn(route):
+    package, file = CDN.fullmatch(route.request.url).groups()
+    everyone = {{"Access-Control-Allow-Origin": "*"}}
+    route.fulfill(path=Path({packages!r}, package, file), headers=everyone)
+
 
 @pytest.fixture
-def page():
+def context():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path={chromium!r}, args={arguments!r})
-        page = browser.new_page()
-        script = Path({packages!r}, "pusher-js/dist/web/pusher.min.js")
-        page.route(re.compile("https://cdn"), lambda route: route.fulfill(path=script))
-        yield page
+        context = browser.new_context()
+        context.route(CDN, answer_as_cdn)
+        yield context
         browser.close()
+
+
+@pytest.fixture
+def page(context):
+    return context.new_page()
 """
 
 

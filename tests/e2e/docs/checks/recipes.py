@@ -17,7 +17,7 @@ with recording():
 assert subscribe(ana, "private-orders").status_code == 403
 
 
-# -- after: from flask_wtf.csrf import CSRFProtect
+# -- after: csrf = CSRFProtect(app)
 
 assert subscribe(anybody(), "private-orders").status_code == 403  # by the handler
 pusher.webhooks.channel_existence(lambda: None)
@@ -77,6 +77,29 @@ from werkzeug.test import Client
 browser = Client(mounted.application)
 page = browser.get("/shop/").text
 assert '"endpoint": "/shop/pusher/auth"' in page
-assert 'fetch("/shop/wave"' in page
 assert subscribe(browser, "private-orders", "/shop").status_code == 403
 assert browser.post("/shop/logout").status_code == 400  # for want of a token
+
+
+# -- after: def tenant_channel(kind):
+
+browser = app.test_client()
+with browser.session_transaction() as cookies:
+    cookies["tenant"] = 7
+assert browser.get("/kitchen").text == "private-tenant-7-orders"
+assert subscribe(browser, "private-tenant-7-orders").status_code == 200
+assert subscribe(browser, "private-tenant-8-orders").status_code == 403
+assert subscribe(anybody(), "private-tenant-7-orders").status_code == 403
+
+
+# -- after: def client_of(tenant):
+
+other = client_of({"app_id": "2", "key": "k", "secret": "s", "cluster": "eu"})
+assert (other.host, other.key) == ("api-eu.pusher.com", "k")
+
+
+# -- after: def work(job_id):
+
+with recording() as events:
+    work("7")
+assert [event.data["percent"] for event in events] == list(range(0, 101, 10))

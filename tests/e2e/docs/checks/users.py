@@ -15,8 +15,19 @@ ana, ben = open_as("ana"), open_as("ben")
 for tab in (ana, ben):
     tab.has("pusher.user.user_data")
 assert post("/users/ana/note", text="Hello").status_code == 204
-ana.has_said("a note: Hello")
-assert "a note: Hello" not in ben.said
+ana.has_said("a note")
+assert "a note" not in ben.said
+
+
+# -- after: <title>Notes</title>
+
+ana, ben = open_as("ana", "index.html"), open_as("ben", "index.html")
+for tab in (ana, ben):
+    tab.do(lambda page: page.goto(page.url.partition("/as/")[0] + "/notes"))
+    tab.has("""document.querySelector('#notes[data-pusher-state="live"]')""")
+assert post("/users/ana/note", text="<b>Hi</b>").status_code == 204
+ana.shows("<b>Hi</b>")
+assert ben.evaluate("""document.querySelectorAll("li").length""") == 0
 
 
 # -- after: pusher.connection.bind("disconnected", () => setTimeout(() => location.reload(), 2000));

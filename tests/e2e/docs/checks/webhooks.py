@@ -1,13 +1,10 @@
 # What the examples of docs/webhooks.rst come to.
 
-# -- after: from collections import defaultdict
+# -- after: seen = []
 
-ana = {"channel": "presence-room-7", "user_id": "ana"}
-for _ in range(2):
-    assert deliver("/pusher/events", name="member_added", **ana) == 200
-assert members == {"presence-room-7": {"ana"}}
-assert deliver("/pusher/events/channel_existence", name="member_removed", **ana) == 200
-assert members == {"presence-room-7": set()}
+assert deliver("/pusher/events", name="member_added", channel="presence-board-7", user_id="ana") == 200
+assert deliver("/pusher/events", name="member_added", channel="presence-room-7", user_id="ben") == 200
+assert seen == [("ana", 7)]
 
 
 # -- after: @pusher.webhooks.channel_existence
@@ -16,6 +13,7 @@ with logged() as said:
     for path in ("/pusher/events", "/pusher/events/channel_existence"):
         for name in ("channel_occupied", "channel_vacated"):
             assert deliver(path, name=name, channel="news") == 200
+assert said.count("news: channel_occupied") == 2
 assert said.count("Nobody listens to news") == 2
 
 from flask_pusher import Pusher
@@ -29,6 +27,25 @@ for group, path, names, _fields in table_in("docs/webhooks.rst"):
         for url in (path, "/pusher/events"):
             assert deliver(url, stranger, other, name=name, channel="a") == 200
             assert calls.pop() == url
+
+
+# -- after: def reconcile():
+
+room = "presence-room-7"
+for _ in range(2):
+    assert deliver("/pusher/events", name="member_added", channel=room, user_id="ana") == 200
+assert deliver("/pusher/events", name="member_added", channel=room, user_id="ben") == 200
+assert who_is_online(room) == ["ana", "ben"]
+assert deliver("/pusher/events", name="member_removed", channel=room, user_id="ana") == 200
+assert who_is_online(room) == ["ben"]
+with app.app_context(), pusher.record_events(channels={room: ["cleo", "dora"]}):
+    assert app.test_cli_runner().invoke(args=["reconcile"]).exit_code == 0
+assert who_is_online(room) == ["cleo", "dora"]
+
+
+# -- after: flask reconcile
+
+assert who_is_online("presence-room-7") == []
 
 import time
 
