@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
+from playwright.sync_api import Page
 
 from . import TREE
 from .browser import Browser
@@ -43,6 +45,41 @@ def test_the_examples_run(page: Path, project: Project) -> None:
     # Playwright may have an event loop in this thread, beside which a coroutine cannot be run.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(follow).result()
+
+
+WINDOWS = """
+  <body style="margin: 0; padding: 12px; display: flex; gap: 12px; background: #d8dee9; font: 13px sans-serif">
+    <style>
+      figure { margin: 0; flex: 1; background: white; border-radius: 8px; overflow: hidden }
+      figcaption { padding: 6px 12px; background: #eceff4; color: #333 }
+      iframe { border: 0; width: 100%; height: 330px }
+    </style>
+    <figure><figcaption>Ana's window</figcaption><iframe src="/"></iframe></figure>
+    <figure><figcaption>Ben's window</figcaption><iframe src="/"></iframe></figure>
+  </body>"""
+
+
+def test_the_picture_shows_the_first_application(project: Project, tmp_path: Path) -> None:
+    """``FLASK_PUSHER_SCREENSHOTS`` names the folder that it is taken into."""
+
+    def take(page: Page) -> None:
+        page.set_viewport_size({"width": 1000, "height": 384})
+        page.set_content(WINDOWS)
+        ana, ben = page.frame_locator("iframe >> nth=0"), page.frame_locator("iframe >> nth=1")
+        for window in (ana, ben):
+            window.locator('#waves[data-pusher-state="live"]').wait_for()
+        for window, name in ((ana, "Ana"), (ben, "Ben")):
+            window.get_by_label("Your name").fill(name)
+            window.get_by_role("button", name="Wave").click()
+            for other in (ana, ben):
+                other.get_by_text(f"{name} waves").wait_for()
+            window.locator('#waves[data-pusher-state="live"]').wait_for()
+        folder = Path(os.environ.get("FLASK_PUSHER_SCREENSHOTS", tmp_path))
+        page.screenshot(path=folder / "waves.png")
+
+    tab = project.open_tab()
+    tab.do(take)
+    tab.close()
 
 
 def test_the_readme_can_be_shown() -> None:

@@ -91,7 +91,8 @@ assert said["people"] == [{"id": "ana"}, {"id": "ben"}]
 
 project.terminal.env.pop("FLASK_PUSHER_PORT")
 project.load()
-open_tab().has("greetings.subscribed")
+open_tab()
+project.wait_for_subscriber("greetings")
 assert post("/count").json() == {"subscription_count": 1}
 
 
