@@ -47,16 +47,10 @@ CHANNEL_BYTES = 1000
 class Event:
     """One event, from the call that deferred it to the answer of the service."""
 
-    __slots__ = (
-        "app",
-        "client",
-        "due",
-        "is_alone",
-        "settle",
-        "since",
-        "tries",
-        "wire",
-    )
+    __slots__ = ("app", "client", "due", "is_alone", "settle", "since", "tries", "wire")
+
+    settle: Callable[[], None]
+    """What the publisher calls when it is published, or told as lost."""
 
     def __init__(self, app: Flask, client: Client, wire: Wire) -> None:
         self.app = app
@@ -68,8 +62,6 @@ class Event:
         self.tries = 0
         """In how many calls it was."""
         self.is_alone = False
-        self.settle: Callable[[], None] | None = None
-        """Called when it is published, or told as lost."""
 
     def __str__(self) -> str:
         return f"{self.wire['name']!r} on {' '.join(self.channels)}"

@@ -146,23 +146,17 @@ def checked_calls(calls: Any) -> list[Wire]:
 
     :raises ValueError: for what was not.
     """
-    is_list = isinstance(calls, (list, tuple))
-    if is_list and all(map(_is_wire, calls)):
+    if isinstance(calls, (list, tuple)) and all(map(_is_wire, calls)):
         return list(calls)
     raise ValueError(
         "publish() takes the list of dicts that the function under @pusher.hand_over was called"
-        f" with; this is of type {type(calls).__name__}{' and holds others' if is_list else ''}."
+        f" with; this is of type {type(calls).__name__}, and not such a list."
     )
 
 
 def _is_wire(call: Any) -> bool:
-    return (
-        isinstance(call, Mapping)
-        and isinstance(call.get("name"), str)
-        and isinstance(call.get("data"), str)
-        and isinstance(call.get("channels"), list)
-        and bool(call["channels"])
-    )
+    is_whole = isinstance(call, Mapping) and {"channels", "data", "name"} <= call.keys()
+    return is_whole and bool(call["channels"])
 
 
 # -- What became of events ------------------------------------------------------------------------
@@ -476,8 +470,7 @@ class Publisher:
     def _settled(self, events: Sequence[Event]) -> None:
         for event in events:
             self.size -= event.size
-            if event.settle is not None:
-                event.settle()
+            event.settle()
 
     # -- The end --
 

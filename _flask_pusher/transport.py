@@ -29,6 +29,7 @@ from pusher.errors import (
 from pusher.http import Request
 from pusher.requests import RequestsBackend
 from requests.adapters import HTTPAdapter
+from requests.utils import requote_uri
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 
@@ -187,8 +188,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         """What the environment says of proxies and certificates is read here, and not for each
         call, as that takes a third of its time."""
         options = {**proxies_for(request.client.host), **self.options}
-        own = {"auth", "cookies", "hooks"} & options.keys()
-        how = {name: options.pop(name) for name in own}
+        how = {name: options.pop(name, None) for name in ("auth", "cookies", "hooks")}
         options.update(
             requests.Session().merge_environment_settings(
                 request.url,
@@ -198,7 +198,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
                 cert=options.get("cert"),
             )
         )
-        return _Kept(deque(maxlen=self.connections), options, how)
+        return _Kept(deque(maxlen=self.connections), options, how, {})
 
 
 class _Kept(NamedTuple):
@@ -209,7 +209,9 @@ class _Kept(NamedTuple):
     options: dict[str, Any]
     """How a request is sent."""
     how: dict[str, Any]
-    """How it is prepared, where that is more than its headers."""
+    """How it is prepared."""
+    samples: dict[str, requests.PreparedRequest]
+    """A prepared request for each method, which lacks its path and body."""
 
     def close(self, until: float) -> None:
         """Close the connections that have had no call since then."""
@@ -218,18 +220,16 @@ class _Kept(NamedTuple):
                 self.idle.popleft()[1].close()
 
     def prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
-        method, url, body = request.method, request.url, request.body or None
-        headers = request.headers
-        if self.how:
-            found = requests.Request(method, url, headers, data=body, **self.how)
-            return session.prepare_request(found)
-        prepared = requests.PreparedRequest()
-        prepared.prepare_method(method)
-        prepared.prepare_url(url, None)
-        prepared.prepare_headers({**session.headers, **headers})
-        prepared.prepare_cookies({})
-        prepared.prepare_body(body, None)
-        prepared.prepare_hooks(None)
+        method = request.method
+        if method not in self.samples:
+            how = {**self.how, "auth": None}
+            sample = requests.Request(method, f"{request.base_url}/", request.headers, **how)
+            self.samples[method] = session.prepare_request(sample)
+        prepared = self.samples[method].copy()
+        prepared.url = f"{str(prepared.url)[:-1]}{requote_uri(request.signed_path)}"
+        prepared.prepare_body(request.body or None, None)
+        if self.how["auth"]:
+            prepared.prepare_auth(self.how["auth"], request.url)
         return prepared
 
 
@@ -241,22 +241,21 @@ def _session() -> requests.Session:
     return session
 
 
-_OPTIONS = [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-_OPTIONS += [
-    (socket.IPPROTO_TCP, getattr(socket, name), seconds)
-    for name, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPALIVE", 10), ("TCP_KEEPINTVL", 5))
-    if hasattr(socket, name)  # each system has its own
-]
-
-
 class _Adapter(HTTPAdapter):
-    """One connection, which TCP itself keeps alive."""
+    """One connection to one address, which TCP itself keeps alive."""
+
+    _pool: Any = None
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options, socket_options=_OPTIONS)
+        alive = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        options["socket_options"] = [*HTTPConnection.default_socket_options, alive]
+        super().init_poolmanager(*args, **options)
 
-    def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
-        return super().proxy_manager_for(proxy, **options, socket_options=_OPTIONS)
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        """The pool of connections, which requests looks up for each call, and is always the same."""
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **options)
+        return self._pool
 
 
 def proxies_for(host: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from pusher.errors import PusherError
 
 from _flask_pusher import publisher as room
 from _flask_pusher.desk import Event
-from _flask_pusher.publisher import SENDERS, Publisher, publisher
+from _flask_pusher.publisher import SENDERS, Publisher, published, publisher
+from _flask_pusher.transport import Backend
 from flask_pusher import Pusher, RecordedEvent, publish_failed
 
 if TYPE_CHECKING:
@@ -329,6 +330,25 @@ print(count())
         assert run("-c", code).stdout.split() == ["0", str(SENDERS + 2)]
         assert [name for _, name, _ in api.events] == ["one"]
 
+    def test_nothing_that_fails_in_it_ends_it(
+        self,
+        publish: Callable[[str, str], None],
+        api: Any,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        def fail() -> None:
+            raise SystemExit("no more")
+
+        assert publisher().start()
+        publisher().inbox.put(fail)
+        for _ in range(SENDERS):
+            publisher().calls.put(fail)
+        publisher().run(fail)
+        publish("a", "one")
+        publisher().flush()
+        assert [name for _, name, _ in api.events] == ["one"]
+        assert capfd.readouterr().err.count("SystemExit: no more") == SENDERS + 2
+
     def test_where_no_thread_can_be_started_the_request_publishes(
         self,
         publish: Callable[[str, str], None],
@@ -522,6 +542,89 @@ class TestInThisThread:
         assert [names for names, _ in lost] == [["refused"]]
 
 
+class TestInTheThreadOfTheRequest:
+    """``PUSHER_PUBLISHER="request"``."""
+
+    @pytest.fixture
+    def publish(self, app: Flask, api: Any) -> Callable[[str], None]:
+        app.config.update(PUSHER_PUBLISHER="request", PUSHER_TIMEOUT=0.5)
+        pusher = Pusher(app)
+
+        @app.get("/<names>")
+        def view(names: str) -> str:
+            for name in names.split("-"):
+                pusher.defer(f"on-{name}", name, {})
+            return ""
+
+        return lambda names: app.test_client().get(f"/{names}").close()
+
+    def test_it_is_patient_as_the_publisher_is(
+        self, publish: Callable[[str], None], api: Any, lost: list[Any]
+    ) -> None:
+        api.answers += [(503, "later"), (429, "later")]
+        publish("a-b")
+        assert [name for _, name, _ in api.events] == ["a", "b"] * 3
+        assert lost == []
+
+    def test_it_sends_singly_what_a_bad_event_would_take_along(
+        self, publish: Callable[[str], None], api: Any, lost: list[Any]
+    ) -> None:
+        def answer(call: Any) -> tuple[int, str]:
+            names = [one["name"] for one in call.body.get("batch", [call.body])]
+            return (500, "oh") if "bad" in names else (200, "{}")
+
+        api.answer = answer
+        publish("a-bad-b")
+        assert [names for names, _ in lost] == [["bad"]]
+        singly = [call.body["name"] for call in api.calls if "name" in call.body]
+        assert {"a", "b"} <= set(singly)
+
+    def test_it_goes_on_after_the_timeout_and_tells_what_is_lost(
+        self,
+        publish: Callable[[str], None],
+        api: Any,
+        lost: list[Any],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        api.answer = lambda call: (503, "later")
+        started = time.monotonic()
+        publish("a-b")
+        assert time.monotonic() - started < 1
+        assert [names for names, _ in lost] == [["a", "b"]]
+        assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+        assert "until they are 0.5 seconds old" in caplog.messages[0]
+
+    def test_it_tells_what_is_published(self, publish: Callable[[str], None], api: Any) -> None:
+        told: list[Any] = []
+
+        def receive(sender: Flask, events: list[RecordedEvent], tries: int, **_: Any) -> None:
+            told.append(([event.name for event in events], tries))
+
+        api.answers.append((503, "later"))
+        with published.connected_to(receive):
+            publish("a-b")
+        assert told == [(["a", "b"], 2)]
+
+    def test_what_breaks_it_off_is_raised_and_told(
+        self,
+        publish: Callable[[str], None],
+        lost: list[Any],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        class Timeout(BaseException):
+            """As gevent's is."""
+
+        def fail(*_: Any) -> None:
+            raise Timeout("30 seconds")
+
+        monkeypatch.setattr(Backend, "send_request", fail)
+        with pytest.raises(Timeout):
+            publish("a-b")
+        assert [(names, str(error)) for names, error in lost] == [
+            (["a", "b"], "The call was ended by Timeout: 30 seconds")
+        ]
+
+
 class AsyncBackend:
     """An HTTP adapter whose answers are awaited, as the client's for aiohttp is."""
 
@@ -551,17 +654,17 @@ class TestTelling:
 
         api.answers.append((403, "over\nquota"))
         with publish_failed.connected_to(receive, app), app.app_context():
-            for number in range(12):
+            for number in range(10):
                 pusher.defer(f"c{number}", f"event-{number}", {"private": "matter"})
         (record,) = caplog.records
         assert record.levelno == logging.ERROR
         assert "'event-0' on c0, 'event-1' on c1" in record.message
-        assert "'event-11' on c11. PusherForbidden: over quota" in record.message
+        assert "'event-9' on c9. PusherForbidden: over quota" in record.message
         assert "matter" not in record.message
         ((sender, events, error),) = told
         assert sender is app
         assert events[0] == RecordedEvent(["c0"], "event-0", {"private": "matter"}, None)
-        assert (len(events), type(error).__name__) == (12, "PusherForbidden")
+        assert (len(events), type(error).__name__) == (10, "PusherForbidden")
 
     def test_the_log_names_a_hundred_and_counts_the_others(
         self, app: Flask, pusher: Pusher, api: Any, caplog: pytest.LogCaptureFixture

@@ -734,6 +734,16 @@ class TestTheEnd:
         driven.answer()
         assert (lost, done.is_set()) == ([], True)
 
+    def test_a_second_way_to_end_waits_no_longer_than_the_first(
+        self, driven: Driven, lost: list[Any]
+    ) -> None:
+        driven.submit("0 a")
+        first = self.end(driven)
+        driven.wait(9)
+        second = self.end(driven)
+        driven.wait(1)
+        assert (first.is_set(), second.is_set(), len(lost)) == (True, True, 1)
+
     def test_a_process_that_has_nothing_to_send_does_not_wait(self, driven: Driven) -> None:
         assert self.end(driven).is_set()
 

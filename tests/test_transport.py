@@ -18,15 +18,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 import trustme
 from pusher.errors import PusherBadStatus, PusherForbidden
+from urllib3.util import connection as urllib3_connection
 
 from _flask_pusher import transport
-from _flask_pusher.transport import READ_BYTES, complete
+from _flask_pusher.transport import READ_BYTES, complete, retry_after_of, status_of
 from flask_pusher import Client, NoAnswer, Pusher, PusherError
 
 if TYPE_CHECKING:
@@ -462,6 +464,159 @@ def test_a_redirect_is_a_refusal_and_not_followed(
     ):
         publish(client_of(**server.config))
     assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    ("head", "seconds"),
+    [
+        ("", 0),
+        ("Retry-After: 7\r\n", 7),
+        ("Retry-After: Sat, 01 Jan 2050 00:00:00 GMT\r\n", 600_000_000),
+        ("Retry-After: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 0),
+        ("Retry-After: soon\r\n", 0),
+        ("Retry-After: \u0667\r\n", 0),
+        ("Retry-After: -7\r\n", 0),
+    ],
+)
+def test_a_refusal_has_its_status_and_how_long_it_asks_to_wait(
+    client_of: ClientOf, scripted: Callable[..., Scripted], head: str, seconds: float
+) -> None:
+    server = scripted([f"HTTP/1.1 503 Later\r\nContent-Length: 5\r\n{head}\r\nlater"])
+    with pytest.raises(PusherBadStatus, match=r"^503: later$") as raised:
+        publish(client_of(**server.config))
+    assert status_of(raised.value) == 503
+    assert seconds <= retry_after_of(raised.value) <= seconds * 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 413, 500])
+def test_a_refusal_has_its_status_with_any_backend(
+    client_of: ClientOf, api: Any, backend: Any, status: int
+) -> None:
+    api.answers.append((status, "418: no"))
+    with pytest.raises(PusherError, match="418: no") as raised:
+        publish(client_of(**api.config, PUSHER_BACKEND=backend))
+    assert status_of(raised.value) == status
+
+
+def test_what_is_known_nowhere_names_the_settings_that_say_where(
+    client_of: ClientOf, api: Any
+) -> None:
+    api.answers.append((404, "<html>\n<h1>no such page</h1>"))
+    with pytest.raises(PusherBadStatus) as raised:
+        publish(client_of(**api.config))
+    assert str(raised.value) == (
+        "404: <html> <h1>no such page</h1> Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
+    )
+
+
+# -- How long connections are kept, and what sends ------------------------------------------------
+
+
+def test_a_connection_without_a_call_for_20_seconds_is_not_used_again(
+    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr("_flask_pusher.transport.time", clock)
+    client = client_of(**api.config)
+    for seconds in (0, 19, 19, 21, 0):
+        now += seconds
+        publish(client)
+    assert (len(api.events), api.connections) == (5, 2)
+
+
+def test_one_that_others_went_on_without_is_not_used_again_either(
+    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr("_flask_pusher.transport.time", clock)
+    client = client_of(**api.config)
+    together = threading.Barrier(2, timeout=WAIT_SECONDS)
+
+    def publish_at_once() -> None:
+        def answer(call: Any) -> tuple[int, str]:
+            together.wait()
+            return 200, "{}"
+
+        api.answer = answer
+        threads = [threading.Thread(target=publish, args=[client]) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        api.answer = lambda call: (200, "{}")
+
+    publish_at_once()
+    for _ in range(3):
+        now += 15
+        publish(client)
+    assert api.connections == 2
+    publish_at_once()
+    assert api.connections == 3
+
+
+def test_tcp_keeps_connections_alive(
+    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+    real = urllib3_connection.create_connection
+
+    def create_connection(*args: Any, **options: Any) -> socket.socket:
+        made.append(real(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(urllib3_connection, "create_connection", create_connection)
+    publish(client_of(**api.config))
+    (one,) = made
+    assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_watches_the_sessions_of_requests_sees_each_call(
+    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    real = requests.Session.send
+
+    def send(session: Any, prepared: Any, **options: Any) -> Any:
+        seen.append(prepared)
+        prepared.headers["traceparent"] = "00-1"
+        return real(session, prepared, **options)
+
+    monkeypatch.setattr(requests.Session, "send", send)
+    client = client_of(**api.config)
+    publish(client)
+    publish(client)
+    assert [prepared.method for prepared in seen] == ["POST", "POST"]
+    assert json.loads(seen[1].body)["name"] == "flash"
+    assert seen[1].headers["content-type"] == "application/json"
+    assert seen[1].headers["Content-Length"] == str(len(seen[1].body))
+    assert seen[1].headers["User-Agent"].startswith("python-requests")
+    assert len(api.calls) == 2
+
+
+def test_the_options_of_requests_are_sent_with_each_call(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    seen: list[int] = []
+    options = {
+        "auth": ("ana", "secret"),
+        "cookies": {"sticky": "7"},
+        "hooks": {"response": lambda response, **_: seen.append(response.status_code)},
+    }
+    server = scripted([answer(head="Set-Cookie: other=8\r\n"), answer(), answer()])
+    client = client_of(**server.config, PUSHER_BACKEND_OPTIONS=options)
+    publish(client, "one")
+    publish(client, "two")
+    client.channels_info("presence-", ["user_count"])
+    for request in server.requests:
+        assert "Authorization: Basic YW5hOnNlY3JldA==" in request
+        assert "Cookie: sticky=7" in request
+    assert server.requests[2].startswith("GET /apps/1/channels?")
+    assert "filter_by_prefix=presence-&info=user_count" in server.requests[2]
+    assert "Content-Length" not in server.requests[2]
+    assert seen == [200, 200, 200]
 
 
 # -- Certificates ---------------------------------------------------------------------------------
