@@ -472,8 +472,7 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        decorator: ModelDecorator[Row] = self._models.broadcasts(model, event_name)
-        return decorator
+        return self._models.broadcasts(model, event_name)
 
     def no_broadcasts(self) -> AbstractContextManager[None]:
         """Tell nobody of what is flushed inside, for imports and seeds; in this context alone::

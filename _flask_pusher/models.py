@@ -82,19 +82,21 @@ class Declared(NamedTuple):
     function: Callable[[Any], Any]
 
 
+Changes = Mapping[tuple[Declared, tuple[Any, ...]], Change]
+
+
 class Models:
     """The models that one extension tells of."""
 
     def __init__(self, followed: Followed) -> None:
         self.declared: dict[type, Declared] = {}
         self._followed = followed
+        followed.committed = self._committed
         followed.listeners.update(
-            before_flush=self._begins_flush,
-            after_flush_postexec=self._flushed,
-            after_commit=self._committed,
+            before_flush=self._begins_flush, after_flush_postexec=self._flushed
         )
 
-    def broadcasts(self, model: Any, event_name: str) -> Any:
+    def broadcasts(self, model: type[Row], event_name: str) -> ModelDecorator[Row]:
         from sqlalchemy import event, inspect
         from sqlalchemy.orm import Mapper
 
@@ -104,7 +106,7 @@ class Models:
             raise TypeError(f"@pusher.broadcasts takes a mapped class, not {model!r:.100}.")
         expect.event_name(event_name)
 
-        def decorator(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def decorator(function: Callable[[Row], Channels]) -> Callable[[Row], Channels]:
             declaration = f"@pusher.broadcasts({model.__name__})"
             expect_handler(function, declaration, ("row",))
             declared = Declared(model, event_name, function)
@@ -167,17 +169,13 @@ class Models:
 
     # -- After the commit --
 
-    def _committed(self, session: Session) -> None:
-        transaction = self._followed.innermost(session)
-        changes = {} if transaction.outer or transaction.rolled_back else transaction.changes
-        if changes and not has_app_context():
+    def _committed(self, changes: Changes) -> None:
+        binding: Any = current_app.extensions.get("flask_pusher") if has_app_context() else None
+        if binding is None:
             names = ", ".join(sorted({declared.model.__name__ for declared, _ in changes}))
             _logger.warning("Commit %s in 'with app.app_context():', or nobody is told.", names)
-        elif changes:
-            binding = current_app.extensions.get("flask_pusher")
-            if binding is not None and binding.models is self:  # another Pusher tells of its own
-                events = _events(api_of(binding.client), changes)
-                binding.outboxes.defer(events, is_decided=True)
+        elif binding.models is self:  # another Pusher tells of its own
+            binding.outboxes.defer(_events(api_of(binding.client), changes), is_decided=True)
 
 
 def _names(declared: Declared, row: Any) -> tuple[str, ...]:
@@ -217,7 +215,7 @@ def _as_loaded(state: InstanceState[Any]) -> Any:
     return loaded
 
 
-def _events(api: Api, changes: Mapping[tuple[Declared, Any], Change]) -> list[dict[str, Any]]:
+def _events(api: Api, changes: Changes) -> list[dict[str, Any]]:
     """An event for each channel, which says which rows, by model and by what became of them."""
     told = defaultdict(list)
     for (declared, key), change in changes.items():

@@ -99,12 +99,6 @@ class Transaction:
     def keep(self, row: Any, change: Any) -> None:
         self.changes[row] = self.changes[row].then(change) if row in self.changes else change
 
-    def end(self) -> None:
-        if self.outer is not None and not self.rolled_back:
-            self.outer.wrote |= self.wrote
-            for row, change in self.changes.items():
-                self.outer.keep(row, change)
-
 
 class Followed:
     """The sessions that an extension follows, and their transactions that are in progress.
@@ -112,6 +106,9 @@ class Followed:
     :param places: gives the request and the application context that code runs in, those that
         there are.
     """
+
+    committed: Callable[[dict[Any, Any]], None]
+    """Told of what was kept of a transaction, when that has been committed and is over."""
 
     def __init__(self, places: Callable[[], tuple[object, ...]]) -> None:
         self.follows_any = False
@@ -223,6 +220,13 @@ class Followed:
         self.innermost(session).rolled_back = True
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
+        """What was committed is told here: in the midst of a commit nobody may use the session."""
         ended = self._transactions.pop(transaction, None)
-        if ended is not None:
-            ended.end()
+        if ended is None or ended.rolled_back:
+            return
+        if ended.outer is not None:
+            ended.outer.wrote |= ended.wrote
+            for row, change in ended.changes.items():
+                ended.outer.keep(row, change)
+        elif ended.committed and ended.changes:
+            self.committed(ended.changes)

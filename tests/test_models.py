@@ -814,7 +814,9 @@ class TestPlaces:
         api.until(lambda: len(api.events) == 4)
         assert {channel for channel, _, _ in api.events} == {"private-orders", "private-user-3"}
 
-    def test_a_task_queue_is_told_in_one_call(self, orders: Shop) -> None:
+    def test_a_task_queue_is_told_in_one_call(
+        self, orders: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
         calls: list[list[str]] = []
         orders.pusher.broadcasts(User)(lambda user: f"private-user-{user.id}")
 
@@ -833,6 +835,7 @@ class TestPlaces:
         with orders.app.app_context():
             order(5)
             assert calls[1:] == [["private-orders", "private-user-3", "private-user-5"]]
+        assert failures(caplog) == []  # the context of the call may remove the session
 
     def test_outside_of_a_context_it_is_not_lost_in_silence(
         self, orders: Shop, caplog: pytest.LogCaptureFixture
