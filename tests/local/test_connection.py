@@ -11,6 +11,7 @@ from flask import Flask
 
 from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.local import api as api_room
+from _flask_pusher.local import connection as connection_room
 from _flask_pusher.local import wire as wire_room
 from _flask_pusher.local.connection import Connection
 from flask_pusher import Client
@@ -353,7 +354,10 @@ def test_a_frame_too_long_is_answered_though_more_of_it_is_under_way(connect: Co
     assert browser.expect_closed().code == 1009
 
 
-def test_a_peer_that_never_closes_is_left_after_a_second(connect: Connect) -> None:
+def test_a_peer_that_never_closes_is_left_after_a_while(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_room, "CLOSE_SECONDS", 0.1)
     browser = connect("/app/other?protocol=7", established=False)
     assert browser.until_closed().code == 4001
     with pytest.raises(Closed):

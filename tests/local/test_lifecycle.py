@@ -26,7 +26,7 @@ from _flask_pusher.local import local_server, options, serve
 from _flask_pusher.local import server as server_room
 from flask_pusher import Client, Pusher
 
-from .peers import KEY, SECRET, Browser, Connect, eventually
+from .peers import APP_ID, KEY, SECRET, Browser, Connect, eventually
 
 
 def open_files() -> int:
@@ -144,7 +144,7 @@ def test_who_connects_while_the_server_stops_is_told_as_well(
 ) -> None:
     for room in (server_room, connection_room):
         monkeypatch.setattr(room, "CLOSE_SECONDS", 20)
-    monkeypatch.setattr(server_room, "QUIET_SECONDS", 2)
+    monkeypatch.setattr(server_room, "QUIET_SECONDS", 0.5)
     server = local_server(app)
     early = connect()
     stopping = threading.Thread(target=server.stop)
@@ -171,7 +171,11 @@ def test_connections_are_told_to_come_back_when_the_server_stops(
         assert (closed.code, closed.reason) == (4200, error["message"])
 
 
-def test_stopping_does_not_wait_for_peers_that_do_not_close(app: Flask, connect: Connect) -> None:
+def test_stopping_does_not_wait_for_peers_that_do_not_close(
+    app: Flask, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in (server_room, connection_room):
+        monkeypatch.setattr(room, "CLOSE_SECONDS", 0.2)
     server = local_server(app)
     silent = connect()
     half = socket.create_connection((server.host, server.port))
@@ -331,8 +335,11 @@ def test_starting_and_stopping_hundreds_of_times_leaves_nothing(
 
 
 @pytest.mark.parametrize("when", ["2000-01-01", "2050-01-01"])
-def test_waiting_ends_where_a_test_has_frozen_the_time(app: Flask, when: str) -> None:
-    app.extensions["flask_pusher"].webhooks.webhooks.event("channel_occupied")(lambda _: None)
+def test_waiting_ends_where_a_test_has_frozen_the_time(when: str) -> None:
+    app, pusher = Flask(__name__), Pusher()
+    app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
+    pusher.init_app(app)
+    pusher.webhooks.event("channel_occupied")(lambda event: None)
     with freeze_time(when), local_server(app, webhooks=True) as server:
         with pytest.raises(TimeoutError):
             server.wait_for("news", timeout=0.05)
@@ -505,13 +512,12 @@ def free_port() -> int:
     return port
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_it_serves_where_the_settings_point(terminals: list[Terminal], host: str) -> None:
+def test_it_serves_where_the_settings_point(terminals: list[Terminal]) -> None:
     port = str(free_port())
-    settings = {"PUSHER_HOST": host, "PUSHER_PORT": port, "PUSHER_SSL": "false"}
+    settings = {"PUSHER_HOST": "localhost", "PUSHER_PORT": port, "PUSHER_SSL": "false"}
     terminals.append(Terminal({f"EXAMPLE_{key}": value for key, value in settings.items()}))
     terminals[0].until("Ctrl-C")
-    address = f"http://{host}:{port}"
+    address = f"http://localhost:{port}"
     assert terminals[0].lines == [
         f"A local Channels server for the application 'example' runs at {address},",
         "for app 3, key a-key. Do not use it in production.",
@@ -523,21 +529,21 @@ def test_it_serves_where_the_settings_point(terminals: list[Terminal], host: str
 
 
 @pytest.mark.parametrize(
-    ("settings", "elsewhere"),
+    ("settings", "is_here"),
     [
-        ({"PUSHER_HOST": "localhost", "PUSHER_PORT": "6001"}, "https://localhost:6001"),
-        ({"PUSHER_HOST": "localhost", "PUSHER_SSL": "false"}, "http://localhost:80"),
-        ({"PUSHER_CLUSTER": "eu"}, "https://api-eu.pusher.com:443"),
+        (("127.0.0.1", 6001, False), True),
+        (("localhost", 6001, False), True),
+        (("[::1]", 6001, False), True),
+        (("127.0.0.1", 6001, True), False),
+        (("127.0.0.1", 6002, False), False),
+        (("192.0.2.1", 6001, False), False),
+        (("api-eu.pusher.com", 443, True), False),
     ],
 )
-def test_settings_that_point_elsewhere_are_warned_of(
-    terminals: list[Terminal], settings: dict[str, str], elsewhere: str
+def test_settings_point_here_by_whichever_name_of_this_machine(
+    settings: tuple[str, int, bool], is_here: bool
 ) -> None:
-    env = {f"EXAMPLE_{key}": value for key, value in settings.items()}
-    terminals.append(Terminal(env, host="127.0.0.1", port=0))
-    terminals[0].until("Ctrl-C")
-    assert f"{ELSEWHERE} {elsewhere}. Point them here with" in terminals[0].lines
-    assert terminals[0].stop() == ""
+    assert options.is_same_place(settings, ("127.0.0.1", 6001, False)) == is_here
 
 
 @pytest.mark.parametrize(

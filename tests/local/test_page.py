@@ -30,7 +30,7 @@ class Stream:
     def __init__(self, session: requests.Session, url: str) -> None:
         self.response = session.get(f"{url}/page/stream", stream=True, timeout=20)
         assert self.response.headers["Content-Type"] == "text/event-stream"
-        self._lines = self.response.iter_lines(chunk_size=1)
+        self._lines = self.response.iter_lines(chunk_size=65536)
 
     def next(self, event: str) -> Any:
         """The data of the next message of this name."""

@@ -14,6 +14,13 @@ from flask_pusher import Client
 from .peers import KEY, SECRET
 
 
+def end(server: LocalServer, peer: pysher.Pusher) -> None:
+    """Let the server close: a pysher that closes may wait for what it has read already."""
+    server.disconnect(4001)
+    peer.connection.join(20)
+    assert not peer.connection.is_alive()
+
+
 def test_pysher_subscribes_and_receives(server: LocalServer, client: Client) -> None:
     heard: queue.Queue[tuple[str, str]] = queue.Queue()
     peer = pysher.Pusher(
@@ -43,7 +50,7 @@ def test_pysher_subscribes_and_receives(server: LocalServer, client: Client) -> 
             client.trigger(channel, "e", {"on": channel})
             assert heard.get(timeout=20) == ("e", f'{{"on": "{channel}"}}')
     finally:
-        peer.disconnect(timeout=20)
+        end(server, peer)
 
 
 def test_pysher_is_refused_with_another_secret(
@@ -68,4 +75,4 @@ def test_pysher_is_refused_with_another_secret(
     try:
         assert "do both sides have the same secret?" in str(refused.get(timeout=20))
     finally:
-        peer.disconnect(timeout=20)
+        end(server, peer)

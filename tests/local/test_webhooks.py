@@ -175,9 +175,9 @@ def test_a_dropped_connection_vacates_its_channels(
 def test_events_of_one_moment_are_one_post_unless_told_otherwise(
     start: Start, connect: Connect, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks_room, "WINDOW", 0.5)
+    monkeypatch.setattr(webhooks_room, "WINDOW", 60)
     occupied = ["channel_occupied"]
-    start(
+    server = start(
         [
             {"url": receiver.url + "/batch", "event_types": occupied},
             {"url": receiver.url + "/single", "event_types": occupied, "batch": False},
@@ -186,6 +186,7 @@ def test_events_of_one_moment_are_one_post_unless_told_otherwise(
     browser = connect()
     for number in range(5):
         browser.subscribe(f"news-{number}")
+    server.advance(60)
     eventually(lambda: len(receiver.events) == 10)
     assert [len(body["events"]) for path, body in receiver.posts if path == "/batch"] == [5]
     single = [body["events"] for path, body in receiver.posts if path == "/single"]
@@ -198,11 +199,12 @@ def test_a_very_large_batch_is_split(
     start: Start, connect: Connect, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks_room, "MAX_BATCH", 2)
-    monkeypatch.setattr(webhooks_room, "WINDOW", 0.5)
-    start(receiver.url + "/x")
+    monkeypatch.setattr(webhooks_room, "WINDOW", 60)
+    server = start(receiver.url + "/x")
     browser = connect()
     for number in range(2):
         browser.subscribe(f"news-{number}")
+    server.advance(60)
     eventually(lambda: len(receiver.events) == 4)
     assert [len(body["events"]) for _, body in receiver.posts] == [2, 2]
 
@@ -215,11 +217,12 @@ def test_a_large_batch_is_told_of_in_a_line_that_can_be_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(webhooks_room, "MAX_NAMED", 2)
-    monkeypatch.setattr(webhooks_room, "WINDOW", 0.5)
-    start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
+    monkeypatch.setattr(webhooks_room, "WINDOW", 60)
+    server = start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
     browser = connect()
     for number in range(5):
         browser.subscribe(f"news-{number}")
+    server.advance(60)
     eventually(lambda: lines(caplog, "webhook"))
     assert lines(caplog, "webhook") == [
         f"channel_occupied news-0, channel_occupied news-1, 3 more to {receiver.url}/x"
@@ -300,8 +303,8 @@ def test_an_application_that_takes_its_time_holds_nobody(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(webhooks_room, "ANSWER_SECONDS", 1)
-    receiver.delay = 2
+    monkeypatch.setattr(webhooks_room, "ANSWER_SECONDS", 0.3)
+    receiver.delay = 0.6
     prompt = Receiver()
     start([receiver.url + "/slow", prompt.url + "/prompt"])
     browser = connect()
@@ -324,11 +327,12 @@ def test_too_many_waiting_webhooks_lose_the_oldest(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(webhooks_room, "MAX_PENDING", 3)
-    monkeypatch.setattr(webhooks_room, "WINDOW", 0.5)
-    start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
+    monkeypatch.setattr(webhooks_room, "WINDOW", 60)
+    server = start([{"url": receiver.url + "/x", "event_types": ["channel_occupied"]}])
     browser = connect()
     for number in range(5):
         browser.subscribe(f"news-{number}")
+    server.advance(60)
     eventually(lambda: receiver.events)
     assert [event["channel"] for event in receiver.events] == ["news-2", "news-3", "news-4"]
     assert lines(caplog, "undelivered") == [
