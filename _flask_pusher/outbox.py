@@ -59,6 +59,9 @@ _INHERITED = "_flask_pusher_inherited"
 """What marks ``g`` of an application context that a forked process has from its parent."""
 
 
+_process = [os.getpid()]
+"""The id of this process, which is not to be asked for with each request."""
+
 WAITING_SECONDS = 60
 """After which an event that has not left is spoken of."""
 
@@ -248,6 +251,7 @@ class Outbox:
     since = 0.0
     """When the first event came."""
     has_publisher = False
+    _certain: tuple[Event, ...] = ()
     _failure = ""
     _thread = 0
     """The one in which the server calls."""
@@ -256,9 +260,8 @@ class Outbox:
         self.owner = owner
         self.of = of
         """What it is that of, in words."""
-        self.pid = os.getpid()
+        self.pid = _process[0]
         self._entries: list[Entry] = []
-        self._certain: list[Event] = []
         # Another thread may defer in a copy of the context while the response is closed.
         self._lock = threading.RLock()
 
@@ -279,7 +282,7 @@ class Outbox:
 
     @property
     def _is_open(self) -> bool:
-        return not self.is_closed and self.pid == os.getpid()
+        return not self.is_closed and self.pid == _process[0]
 
     def is_here(self) -> bool:
         """Whether code runs in this call's request: in its thread, or in a copy of its context. In
@@ -307,7 +310,7 @@ class Outbox:
         """Take events that leave however this ends, unless it is too late."""
         with self._lock:
             if self._is_open:
-                self._certain += events
+                self._certain += tuple(events)
             return self._is_open
 
     def fail(self, error: BaseException) -> None:
@@ -347,7 +350,7 @@ class Outbox:
             self._entries = [entry for entry in self._entries if stays(entry)]
         if not self._entries:
             _held.pop(id(self), None)
-        if not entries or self.pid != os.getpid():
+        if not entries or self.pid != _process[0]:
             return
         if failure := self.failure:
             self.owner.app.logger.debug("Dropped with %s: %s.", failure, named(entries))
@@ -385,7 +388,8 @@ def _speak_of_held() -> None:
     for outbox in list(_held.values()):
         if time.monotonic() - outbox.since < WAITING_SECONDS:
             _hold(outbox)
-        elif _held.pop(id(outbox), None):  # once is enough
+        else:
+            _held.pop(id(outbox), None)  # once is enough
             outbox.warn(f"Deferred events have waited for {WAITING_SECONDS} s")
 
 
@@ -397,6 +401,7 @@ def _speak_at_exit() -> None:
 
 def _inherit() -> None:
     """A forked process has what its parent had, and no end of that."""
+    _process[0] = os.getpid()
     _held.clear()
     _timers.clear()
     with suppress(RuntimeError):  # there is no context
@@ -473,7 +478,7 @@ class _Body:
         development server does. Python may do this in the midst of anything, so that nothing is
         waited for. A forked process drops its parent's, too."""
         outbox = self._outbox
-        if outbox.is_closed or outbox.pid != os.getpid():
+        if outbox.is_closed or outbox.pid != _process[0]:
             return
         if outbox.has_publisher:
             publisher().run(outbox.close)
