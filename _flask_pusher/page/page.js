@@ -1,138 +1,139 @@
-// Flask-Pusher: keeps elements of a page up to date. Its documentation, "The page", says how.
-// An element with data-pusher listens to channels: their events are dispatched on it as DOM events,
-// and one with data-pusher-src is filled anew with what that URL answers.
+// Flask-Pusher: elements listen to channels, and show what URLs answer.
 (() => {
   "use strict";
-  const ATTRIBUTES = ["", "-user", "-src", "-on", "-members", "-count", "-spread"].map((end) => "data-pusher" + end);
-  const LIVE = `:is(${["", "-user", "-src", "-members", "-count"].map((end) => `[data-pusher${end}]`)}):not([data-pusher-off] *)`;
-  const USER = "#user"; // stands for the channel of the signed-in user; none can be called so
-  const MOMENT = 50; // ms, until htmx and its like have processed what came
-
   const loaded = Symbol.for("flask-pusher");
   if (document[loaded]) return;
   document[loaded] = true;
-  const { key, options } = document.querySelector("script[data-key][data-options]")?.dataset ?? {};
 
-  const places = new Map(); // element: what it listens to, and shows
-  const channels = new Map(); // name: who listens to it, and how it is
-  const sources = new Map(); // URL: when it is fetched
+  const { key, options } = document.querySelector("script[data-key][data-options]")?.dataset ?? {};
+  const ATTRIBUTES = ["", "-user", "-src", "-members", "-count", "-on", "-spread"].map((end) => "data-pusher" + end);
+  const LIVE = `:is([${ATTRIBUTES.slice(0, 5).join("], [")}]):not([data-pusher-off] *)`;
+  const USER = "#server-to-user"; // the signed-in user's channel
+  const MOMENT = 50; // ms, in which htmx processes what came
+
+  const places = new Map(); // of elements: what each listens to and shows
+  const channels = new Map(); // of names: who listens to each, and how it is
+  const sources = new Map(); // of URLs: when each is fetched
   const said = new Set();
   let pusher, user, polling;
   let isClosed = false; // by the service, for good
+
+  const attributes = (element) => ATTRIBUTES.map((name) => element.getAttribute(name));
+  const isSame = (place, element) => JSON.stringify(place.attributes) === JSON.stringify(attributes(element));
+  const showing = (url) => [...places.values()].filter((place) => place.url === url);
+  const spread = (place) => Math.random() * (place.spread ?? 5) * 1000 || 0;
+  const isConnected = () => pusher?.connection.state === "connected";
+  const isLive = ({ channel }) => isConnected() && (channel ?? pusher.user.serverToUserChannel)?.subscribed;
+  const process = (element) => window.htmx?.process?.(element);
+  const link = (href) => Object.assign(document.createElement("a"), { href });
+  const isHere = (url) => link(url).origin === location.origin;
 
   function say(text) {
     if (!said.has(text)) console.warn("Flask-Pusher: " + text);
     said.add(text);
   }
 
-  function tell({ element }, name, detail = null) {
-    element.dispatchEvent(new CustomEvent(name, { detail }));
+  function tell(place, name, detail = null) {
+    place.element.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
   function mark({ element, channels, isRefused }) {
-    const isLive = channels.length && channels.every((one) => one.isLive);
-    const state = isRefused || channels.some((one) => one.isRefused) ? "refused" : isLive ? "live" : "connecting";
-    if (element.dataset.pusherState !== state) element.dataset.pusherState = state;
+    const state = channels.length && channels.every(isLive) ? "live" : "connecting";
+    const shown = isRefused || channels.some((one) => one.isRefused) ? "refused" : state;
+    if (element.dataset.pusherState !== shown) element.dataset.pusherState = shown;
   }
 
-  // -- What the page asks for. It is looked at as a whole, after each batch of changes --
+  // -- Elements, looked for in the whole page after each batch of changes --
 
   function look() {
     if (document.documentElement.hasAttribute("data-turbo-preview")) return;
     const found = new Set(document.querySelectorAll(LIVE));
     if (found.size && !pusher) connect();
-    if (pusher) follow([...found].map((element) => element.dataset.pusherUser).find(Boolean) ?? null);
+    if (pusher) follow([...found].map((element) => element.dataset.pusherUser).find(Boolean));
     for (const element of found) {
-      const attributes = JSON.stringify(ATTRIBUTES.map((name) => element.getAttribute(name)));
       const place = places.get(element);
-      if (place?.attributes === attributes) mark(place);
-      else begin(element, attributes);
+      if (place && isSame(place, element)) mark(place);
+      else begin(element);
     }
     for (const element of places.keys()) if (!found.has(element)) end(element);
-    // Only now, for what a swap took out and put in again has not left.
+    // Last, for a swap may take out and put in again.
     for (const one of channels.values()) if (!one.places.size) part(one);
-    for (const url of sources.keys()) if (!showing(url).length) drop(url);
+    for (const url of sources.keys()) if (!showing(url).length) sources.delete(url);
   }
 
-  function follow(now) {
+  function follow(now = null) {
     if (user !== undefined && user !== now) {
       pusher.user.signin_requested = false;
       pusher.disconnect(); // with all that the last user was granted
       pusher.connect();
+      if (now) pusher.signin();
     }
     user = now;
   }
 
-  function begin(element, attributes) {
+  function begin(element) {
     end(element);
-    const { pusher: listed, pusherUser, pusherMembers, pusherCount, pusherSrc, pusherSpread = 5 } = element.dataset;
-    const names = new Set([listed, pusherMembers, pusherCount].join(" ").split(/\s+/).filter(Boolean));
-    if (pusherUser) names.add(USER);
-    const place = { element, attributes, channels: [], spread: (parseFloat(pusherSpread) || 0) * 1000 };
-    if (pusherSrc !== undefined) {
-      if (!names.size) say(`data-pusher-src="${pusherSrc}" needs data-pusher, a channel that tells of changes.`);
-      else if (!pusherSrc && !element.id) say("An empty data-pusher-src needs an id, to find the element in the page by.");
-      else place.url = new URL(pusherSrc || location.href, document.baseURI).href.split("#")[0];
+    const place = { element, attributes: attributes(element), channels: [] };
+    const [listed, person, src, members, count, on, spread] = place.attributes;
+    const names = new Set([listed, members, count].join(" ").split(/\s+/).filter(Boolean));
+    if (person) names.add(USER);
+    if (src !== null) {
+      if (!names.size) say("data-pusher-src needs data-pusher, a channel.");
+      else if (!src && !element.id) say("An empty data-pusher-src needs an id.");
+      else if (!isHere(src)) say(`${src} is of another origin.`);
+      else place.url = link(src || location.href).href.split("#")[0];
     }
-    places.set(element, place);
-    if (pusherMembers) showMembers(element, {});
+    const isFilled = (src ?? members ?? count) !== null;
+    places.set(element, Object.assign(place, { members, count, on, spread, isFilled }));
+    if (members) showMembers(element, {});
     for (const name of names) join(place, name);
     mark(place);
   }
 
   function end(element) {
     const place = places.get(element);
-    if (!place) return;
-    clearTimeout(place.timer);
+    clearTimeout(place?.timer);
+    for (const one of place?.channels ?? []) one.places.delete(place);
     places.delete(element);
-    for (const one of place.channels) one.places.delete(place);
   }
 
-  // -- The connection, and channels --
+  // -- The connection and its channels --
 
   function connect() {
-    poll(10);
-    // <div id="Pusher"> is window.Pusher, too.
-    if (typeof window.Pusher !== "function") {
-      if (document.readyState === "complete") say("pusher-js is missing. Is it blocked, or PUSHER_JS_URL wrong?");
-      return;
-    }
     try {
       pusher = Pusher.instances.find((one) => one.key === key) ?? new Pusher(key, JSON.parse(options));
-    } catch (error) {
-      return say(`pusher-js does not start: ${error?.message ?? error}`);
-    }
-    pusher.connection.bind("state_change", ({ current }) => {
-      if (current === "connected") {
-        isClosed = false;
-        polling = clearTimeout(polling);
-        return;
-      }
-      poll(10);
-      for (const one of channels.values()) one.isLive = false;
-      for (const place of places.values()) mark(place);
-    });
-    pusher.connection.bind("error", ({ error }) => {
-      const { code, message } = error?.data ?? {};
-      if (!(code >= 4000 && code < 4100)) return;
-      isClosed = true;
-      say(`The service closed the connection: ${code} ${message}. 'flask pusher check' looks at PUSHER_KEY and its like.`);
-    });
-    pusher.connection.bind("message", ({ event, channel, data }) => {
+      pusher.connection.bind("state_change", turn);
+      pusher.connection.bind("error", ({ error }) => close(error?.data ?? {}));
       // pusher.user does not say that it listens.
-      if (channel?.startsWith("#server-to-user-")) hear(USER, event.replace("pusher_internal:", "pusher:"), data);
-    });
-    pusher.user.bind("pusher:signin_error", (error) => hear(USER, "pusher:subscription_error", error));
-    if (pusher.connection.state === "connected") polling = clearTimeout(polling);
+      pusher.connection.bind("message", ({ event, channel, data }) => {
+        if (channel?.startsWith(USER)) hear(USER, event.replace("pusher_internal:", "pusher:"), data);
+      });
+      pusher.user.bind("pusher:signin_error", (error) => hear(USER, "pusher:subscription_error", error));
+    } catch (error) {
+      if (document.readyState === "complete") say(`No pusher-js: ${error.message ?? error}. See PUSHER_JS_URL, and what the page blocks.`);
+    }
+    turn();
   }
 
-  /** While there is no connection, what is shown may be out of date all the time. */
-  function poll(seconds) {
-    polling ??= setTimeout(() => {
-      polling = undefined;
-      poll(30);
-      if (!document.hidden) for (const place of places.values()) soon(place, Math.random() * place.spread);
-    }, seconds * 1000);
+  function close({ code, message }) {
+    if (!/^40..$/.test(code)) return;
+    isClosed = true;
+    say(`The service closed the connection: ${code} ${message}. Try 'flask pusher check'.`);
+  }
+
+  function turn() {
+    if (isConnected()) {
+      isClosed = false;
+      polling = clearTimeout(polling);
+      return;
+    }
+    polling ??= setTimeout(poll, 10_000);
+    for (const place of places.values()) mark(place);
+  }
+
+  function poll() {
+    for (const place of places.values()) soon(place, spread(place));
+    polling = setTimeout(poll, 30_000);
   }
 
   function join(place, name) {
@@ -140,8 +141,7 @@
     if (!one) return;
     one.places.add(place);
     place.channels.push(one);
-    if (!one.isLive) return;
-    soon(place, MOMENT);
+    if (isLive(one)) soon(place, MOMENT);
     showPresence(place, one);
   }
 
@@ -156,7 +156,7 @@
     one.channel = pusher.channel(name);
     one.listener = (event, data) => hear(name, event, data);
     one.channel?.bind_global(one.listener);
-    one.isLive = one.wasLive = (one.channel ?? pusher.user.serverToUserChannel)?.subscribed;
+    one.wasLive = isLive(one);
     channels.set(name, one);
     return one;
   }
@@ -170,7 +170,7 @@
 
   function part({ name, channel, listener, isOurs, timer }) {
     clearTimeout(timer);
-    // pusher-js would keep it, and subscribe it at each reconnection: wait for the outcome.
+    // pusher-js would subscribe it again: wait for the outcome.
     if (channel?.subscriptionPending) return;
     channels.delete(name);
     channel?.unbind_global(listener);
@@ -183,33 +183,31 @@
     if (!one) return;
     if (event === "pusher:subscription_error") fail(one, data?.status);
     if (event === "pusher:subscription_succeeded") {
-      for (const place of one.places) soon(place, one.wasLive ? Math.random() * place.spread : MOMENT);
-      Object.assign(one, { isLive: true, wasLive: true, isRefused: false, tries: 0 });
+      for (const place of one.places) soon(place, one.wasLive ? spread(place) : MOMENT);
+      Object.assign(one, { wasLive: true, isRefused: false, tries: 0 });
     }
+    const isInternal = event.startsWith("pusher:");
     for (const place of [...one.places]) {
       mark(place);
       showPresence(place, one);
-      tell(place, event.startsWith("pusher:") ? event : "pusher:" + event, data);
-      const { pusherOn, pusherSpread } = place.element.dataset;
-      const isNamed = pusherOn === undefined ? !event.startsWith("pusher:") : pusherOn.split(/\s+/).includes(event);
-      // What another page sent is no reason to ask the server.
-      if (isNamed && !event.startsWith("client-")) refresh(place, pusherSpread ? Math.random() * place.spread : 0);
+      tell(place, isInternal ? event : "pusher:" + event, data);
+      const isNamed = place.on ? place.on.split(/\s+/).includes(event) : !isInternal;
+      // Other pages do not decide when the server is asked.
+      if (isNamed && !event.startsWith("client-")) refresh(place, place.spread && spread(place));
     }
     if (!one.places.size) part(one);
   }
 
   function fail(one, status) {
-    if (!(status >= 400 && status < 500) || status === 429) {
+    one.isRefused = /^4(?!29)..$/.test(status);
+    if (!one.isRefused) {
       one.timer = setTimeout(subscribe, pause(++one.tries), one);
       return;
     }
-    one.isRefused = true;
-    const [channel, handler] = one.name === USER ? ["#server-to-user-" + user, "user_auth"] : [one.name, "auth"];
-    say(`${channel} was refused with status ${status}: see what @pusher.${handler} returns, and the log at DEBUG.`);
-    for (const place of one.places) tell(place, "pusher:refused", { channel, status });
+    say(`${one.name} was refused with status ${status}. The application's log says why, at DEBUG.`);
+    for (const place of one.places) tell(place, "pusher:refused", { channel: one.name, status });
   }
 
-  /** Milliseconds, growing up to a minute, and not the same for each page. */
   function pause(tries) {
     return Math.min(60, 2 ** tries) * (500 + Math.random() * 500);
   }
@@ -222,12 +220,13 @@
 
   function stale(place) {
     place.timer = clearTimeout(place.timer);
-    process(place.element);
+    if (document.hidden) return;
+    mark(place);
     tell(place, "pusher:stale");
-    refresh(place, 0);
+    refresh(place);
   }
 
-  /** The page is shown, or the network is back. Nothing else ends a pause. */
+  /** The page is shown, or the network is back. */
   function wake() {
     if (document.hidden) return;
     if (isClosed) pusher.connect();
@@ -235,197 +234,151 @@
     for (const source of sources.values()) source.notBefore = 0;
     for (const place of [...places.values()]) {
       place.isRefused = false;
-      mark(place);
       stale(place);
     }
   }
 
-  function process(element) {
-    window.htmx?.process?.(element);
-  }
+  // -- What a URL answers --
 
-  // -- Elements that show what a URL answers --
-
-  function showing(url) {
-    return [...places.values()].filter((place) => place.url === url);
-  }
-
-  function refresh({ element, url, isRefused }, delay) {
+  function refresh({ element, url, isRefused }, delay = 0) {
     if (!url || isRefused || !element.isConnected) return;
-    if (!sources.has(url)) sources.set(url, { url, due: Infinity, notBefore: 0, tries: 0 });
-    const source = sources.get(url);
+    const source = sources.get(url) ?? { url, due: Infinity, notBefore: 0, tries: 0 };
+    sources.set(url, source);
     source.due = Math.min(source.due, Date.now() + delay);
     plan(source);
   }
 
   function plan(source) {
     clearTimeout(source.timer);
-    if (source.fetching || source.due === Infinity || document.hidden) return;
+    if (source.isLoading || source.due === Infinity || document.hidden) return;
     source.timer = setTimeout(load, Math.max(source.due, source.notBefore) - Date.now(), source);
-  }
-
-  function drop(url) {
-    clearTimeout(sources.get(url).timer);
-    sources.get(url).fetching?.abort();
-    sources.delete(url);
   }
 
   async function load(source) {
     const { url, isOld: wasOld } = source;
-    const fetching = new AbortController();
-    Object.assign(source, { fetching, isOld: false, due: Infinity, notBefore: Date.now() + 250 });
-    const timer = setTimeout(() => fetching.abort(), 15_000);
-    let answer, text;
-    try {
-      const headers = addSocketId({ Accept: "text/html", "X-Pusher-Live": "1" }, url);
-      const isHere = new URL(url).origin === location.origin;
-      answer = isHere ? await fetch(url, { headers, redirect: "manual", cache: "no-cache", signal: fetching.signal }) : Response.error();
-      text = await answer.text();
-    } catch {
-      answer = null;
-    }
-    clearTimeout(timer);
-    source.fetching = null;
-    // An answer that may be older than a form's is asked for again: once, or a busy page would starve.
+    Object.assign(source, { isLoading: true, isOld: false, due: Infinity, notBefore: Date.now() + 250 });
+    const headers = addSocketId({ Accept: "text/html", "X-Pusher-Live": "1" }, url);
+    const init = { headers, redirect: "manual", cache: "no-cache", signal: AbortSignal.timeout(15_000) };
+    const request = fetch(url, init).then(async (answer) => [answer, await answer.text()]);
+    const [answer, text] = await request.catch(() => [{}]);
+    source.isLoading = false;
+    // It may be older than a form's answer: asked again, once.
     if (source.isOld && !wasOld) source.due = 0;
-    else if (sources.get(url) === source) take(source, answer, text);
+    else take(source, answer, text);
     plan(source);
   }
 
-  function take(source, answer, text) {
-    const { status, headers } = answer ?? {};
-    const shown = showing(source.url);
-    if (status === 204) source.tries = 0;
-    else if (status === 200 && headers.get("Content-Type")?.startsWith("text/html")) {
-      source.tries = 0;
-      for (const place of shown) swap(place, text);
-    } else if (answer && [0, 200, 401, 403, 404, 410].includes(status)) {
-      for (const place of shown) refuse(place, status);
-    } else {
-      source.due = 0;
-      source.notBefore = Date.now() + pause(++source.tries);
+  function take(source, { status, headers }, text) {
+    const isPage = status === 200 && headers.get("Content-Type")?.startsWith("text/html");
+    const isRefusal = [0, 200, 401, 403, 404, 410].includes(status);
+    source.tries = isPage || status === 204 || isRefusal ? 0 : source.tries + 1;
+    if (source.tries) Object.assign(source, { due: 0, notBefore: Date.now() + pause(source.tries) });
+    for (const place of showing(source.url)) {
+      if (isPage) swap(place, text);
+      else if (isRefusal) refuse(place, status);
     }
   }
 
   function refuse(place, status) {
-    const reasons = { 0: "a redirect, or of another origin", 200: "no HTML, or a page without this id" };
-    say(`${place.url} is not shown, its answer is ${reasons[status] ?? status}.`);
     place.isRefused = true;
     mark(place);
+    say(`${place.url} is not shown: ${{ 0: "it redirects", 200: "no HTML, or none of its id" }[status] ?? status}.`);
     tell(place, "pusher:refused", { status });
   }
 
   function swap(place, text) {
     const { element } = place;
-    if (place.text === text && place.html === element.innerHTML) return;
+    if (place.shown === text + element.innerHTML) return;
     try {
       const content = parse(element.id, text);
       if (!content) return refuse(place, 200);
-      replace(element, content);
+      replace(element, content.childNodes);
       process(element);
     } catch (error) {
       console.error(error); // no reason to fetch again
     }
-    Object.assign(place, { text, html: element.innerHTML });
+    place.shown = text + element.innerHTML;
     tell(place, "pusher:swapped");
   }
 
   function parse(id, text) {
     const isPage = /^\s*<(!doctype|html)\b/i.test(text.replace(/<!--.*?-->/gs, ""));
-    const template = document.createElement("template"); // in which rows of a table may stand alone
-    if (!isPage) template.innerHTML = text;
+    const template = document.createElement("template"); // where rows may stand without a table
+    template.innerHTML = text;
     const content = isPage ? new DOMParser().parseFromString(text, "text/html") : template.content;
-    const own = id ? content.getElementById(id) : null;
-    return own || !isPage ? [...(own ?? content).childNodes] : null;
+    return content.getElementById(id) ?? (isPage ? null : content);
   }
 
-  /** Swap, and keep what the user typed, chose and opened. */
   function replace(element, content) {
     if (!window.Idiomorph?.morph) return element.replaceChildren(...content);
-    const touched = [...element.querySelectorAll("input, textarea, select")].filter(isTouched);
-    const chosen = touched.map(({ checked, selectedOptions = [] }) => [checked, [...selectedOptions].map((one) => one.value)]);
     Idiomorph.morph(element, content, {
       morphStyle: "innerHTML",
       callbacks: {
-        beforeNodeMorphed: (old, fresh) => !(old.isContentEditable || isSame(old, fresh)),
-        beforeAttributeUpdated: (name, node) =>
-          !["open", "data-pusher-state"].includes(name) && !(name === "value" && (touched.includes(node) || node === document.activeElement)),
+        // An element inside keeps what it has filled itself.
+        beforeNodeMorphed: (old, fresh) => !isTouched(old) && !(places.get(old)?.isFilled && isSame(places.get(old), fresh)),
+        beforeAttributeUpdated: (name) => name !== "open" && name !== "data-pusher-state",
       },
     });
-    touched.forEach((field, number) => {
-      const [checked, values] = chosen[number];
-      if (checked !== undefined) field.checked = checked;
-      for (const one of field.options ?? []) one.selected = values.includes(one.value);
-    });
   }
 
-  function isTouched({ type, checked, defaultChecked, options, selectedIndex, value, defaultValue }) {
-    if (type === "checkbox" || type === "radio") return checked !== defaultChecked;
-    if (!options) return value !== defaultValue;
-    const isDefault = [...options].some((one) => one.defaultSelected);
-    if (!isDefault && type === "select-one") return selectedIndex > 0;
-    return [...options].some((one) => one.selected !== one.defaultSelected);
+  /** A field stays as the user has changed it. */
+  function isTouched(old) {
+    if (!old.matches?.("input, textarea, select")) return old.isContentEditable;
+    if (old === document.activeElement || old.checked !== old.defaultChecked) return true;
+    // The first is selected by default.
+    if (old.options) return [...old.options].some((one) => one.selected !== one.defaultSelected && (one.index || old.multiple));
+    return !/box|radio/.test(old.type) && old.value !== old.defaultValue;
   }
 
-  /** Whether it sees itself to what it shows. */
-  function isSame(old, fresh) {
-    return places.has(old) && old.matches("[data-pusher-src], [data-pusher-members], [data-pusher-count]") && ATTRIBUTES.every((name) => old.getAttribute(name) === fresh.getAttribute(name));
-  }
+  // -- Who is there --
 
-  // -- Elements that show who is there --
-
-  function showPresence({ element }, { name, channel, isLive }) {
-    const { pusherMembers, pusherCount } = element.dataset;
-    if (!isLive || !channel?.members) return;
-    if (pusherMembers?.trim() === name) showMembers(element, channel.members.members);
-    if (pusherCount?.trim() === name) write(element, channel.members.count);
+  function showPresence({ element, members, count }, { name, channel }) {
+    if (!channel?.subscribed || !channel.members) return;
+    if (members === name) showMembers(element, channel.members.members);
+    if (count === name) write(element, "textContent", channel.members.count);
   }
 
   function showMembers(element, members) {
     const template = element.querySelector("template");
-    if (!template) return say("data-pusher-members needs a <template> in the element, to show a member by.");
-    const copies = new Map();
+    if (!template) return say("data-pusher-members needs a <template> inside.");
     for (const copy of element.querySelectorAll("[data-pusher-member]")) {
-      copies.set(copy.dataset.pusherMember, copy);
       if (!Object.hasOwn(members, copy.dataset.pusherMember)) copy.remove();
     }
     for (const [id, info] of Object.entries(members)) {
-      const copy = copies.get(id) ?? template.content.firstElementChild.cloneNode(true);
-      for (const part of [copy, ...copy.querySelectorAll("*")]) fill(part, info ?? {});
-      if (copies.has(id)) continue;
-      copy.dataset.pusherMember = id;
-      template.parentNode.append(copy);
-      process(copy);
-    }
-  }
-
-  /** Only as text, and as pictures' addresses: members say what they like. */
-  function fill(part, info) {
-    for (const [attribute, name] of Object.entries(part.dataset)) {
-      const value = String(Object.hasOwn(info, name) ? info[name] : "");
-      if (attribute === "pusherText") write(part, value);
-      if (attribute === "pusherTextAlt") part.alt = value;
-      if (attribute === "pusherTextTitle") part.title = value;
-      if (attribute === "pusherTextSrc" && part.tagName === "IMG") {
-        if (/^https?:\/\//i.test(value)) part.src = value;
-        else part.removeAttribute("src");
+      let copy = element.querySelector(`[data-pusher-member="${CSS.escape(id)}"]`);
+      if (!copy) {
+        copy = template.content.firstElementChild.cloneNode(true);
+        copy.dataset.pusherMember = id;
+        template.parentNode.append(copy);
       }
+      for (const part of [copy, ...copy.querySelectorAll("*")]) fill(part, info ?? {});
+    }
+    process(element);
+  }
+
+  /** Members say what they like: it becomes text, and pictures. */
+  function fill(part, info) {
+    const properties = { pusherText: "textContent", pusherTextAlt: "alt", pusherTextTitle: "title", pusherTextSrc: "src" };
+    for (const [attribute, name] of Object.entries(part.dataset)) {
+      const property = properties[attribute];
+      const value = Object.hasOwn(info, name) ? String(info[name]) : "";
+      if (property !== "src") property && write(part, property, value);
+      else if (part.tagName === "IMG") write(part, property, /^https?:/i.test(value) ? value : "");
     }
   }
 
-  function write(element, text) {
-    if (element.textContent !== String(text)) element.textContent = text;
+  function write(element, property, value) {
+    if (element[property] !== String(value)) element[property] = value;
   }
 
   // -- The requests of others --
 
   function addSocketId(headers, url) {
     const id = pusher?.connection.socket_id;
-    if (id && new URL(url, document.baseURI).origin === location.origin) headers["X-Socket-ID"] = id;
+    if (id && isHere(url)) headers["X-Socket-ID"] = id;
     return headers;
   }
 
-  /** What is being fetched may be older than what another request has changed. */
   function outdate() {
     for (const source of sources.values()) source.isOld = true;
   }
@@ -439,15 +392,13 @@
   const observer = new MutationObserver(look);
   const on = (name, listener, target = document) => target.addEventListener(name, listener);
   on("htmx:configRequest", ({ detail }) => addSocketId(detail.headers, detail.path));
-  on("htmx:config:request", ({ detail: { ctx } }) => addSocketId(ctx.request.headers, ctx.request.action));
+  on("htmx:config:request", ({ detail }) => addSocketId(detail.ctx.request.headers, detail.ctx.request.action));
   on("turbo:before-fetch-request", ({ detail }) => addSocketId(detail.fetchOptions.headers, detail.url));
-  on("htmx:afterRequest", outdate);
-  on("htmx:after:request", outdate);
-  on("turbo:before-fetch-response", outdate);
+  for (const name of ["htmx:afterRequest", "htmx:after:request", "turbo:before-fetch-response"]) on(name, outdate);
   on("visibilitychange", wake);
-  on("pageshow", ({ persisted }) => persisted && wake(), window);
   on("online", wake, window);
-  // Not before the page's own scripts, which may make the connection.
+  on("pageshow", ({ persisted }) => persisted && wake(), window);
+  // After the page's own scripts, which may make the connection.
   if (document.readyState === "complete") start();
   on("DOMContentLoaded", start);
   on("load", start, window);

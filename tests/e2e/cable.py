@@ -14,6 +14,7 @@ class Cable:
         self.server: tuple[str, int] | None = None
         self._is_plugged = True
         self._sockets: list[socket.socket] = []
+        self._dead: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -27,6 +28,11 @@ class Cable:
                 with contextlib.suppress(OSError):  # it has ended already
                     end.shutdown(socket.SHUT_RDWR)
             self._sockets.clear()
+
+    def deaden(self) -> None:
+        """Pass nothing more by what is connected, and say nothing of it; what connects anew works."""
+        with self._lock:
+            self._dead.update(self._sockets)
 
     def plug_in(self) -> None:
         with self._lock:
@@ -49,13 +55,13 @@ class Cable:
             server = socket.create_connection(self.server)
             self._sockets += [browser, server]
         for source, sink in ((browser, server), (server, browser)):
-            threading.Thread(target=_pass, args=(source, sink), name="cable").start()
+            threading.Thread(target=self._pass, args=(source, sink), name="cable").start()
 
-
-def _pass(source: socket.socket, sink: socket.socket) -> None:
-    with source:
-        with contextlib.suppress(OSError):  # pulled
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with contextlib.suppress(OSError):  # the other direction has ended already
-            sink.shutdown(socket.SHUT_RDWR)
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with source:
+            with contextlib.suppress(OSError):  # pulled
+                while data := source.recv(65536):
+                    if source not in self._dead:
+                        sink.sendall(data)
+            with contextlib.suppress(OSError):  # the other direction has ended already
+                sink.shutdown(socket.SHUT_RDWR)

@@ -56,7 +56,7 @@ BROWSER_ARGUMENTS = [
 
 Serve = Callable[..., None]
 OpenPage = Callable[..., Page]
-NewTab = Callable[[], BrowserPage]
+NewTab = Callable[..., BrowserPage]
 NewName = Callable[..., str]
 
 
@@ -275,8 +275,8 @@ def new_tab(chromium: Browser, packages: Path) -> Iterator[NewTab]:
         everyone = {"Access-Control-Allow-Origin": "*"}
         route.fulfill(path=packages / name / file, headers=everyone)
 
-    def new_tab() -> BrowserPage:
-        contexts.append(chromium.new_context())
+    def new_tab(browser: Browser = chromium) -> BrowserPage:
+        contexts.append(browser.new_context())
         contexts[-1].route(f"{CDN}**", answer_as_cdn)
         tab = contexts[-1].new_page()
         tab.set_default_timeout(WAIT_SECONDS * 1000)

@@ -48,6 +48,9 @@ class Live:
         self.scripts = "{{ pusher_scripts() }}"
         self.fetched: list[tuple[str, dict[str, str]]] = []
         """The path and the headers of each request that the script made."""
+        self.page_is_asked = threading.Event()
+        self.may_answer = threading.Event()
+        """For a view that is slow as long as its test wants."""
         self._views: dict[str, View] = {}
         self._new_tab = new_tab
         self._lock = threading.Lock()
@@ -90,6 +93,14 @@ class Live:
     def trigger(self, channel: str, event: str, data: Any = None) -> None:
         with self.app.app_context():
             self.pusher.client.trigger(channel, event, data)
+
+    def trigger_all(self, events: list[tuple[str, str, Any]]) -> None:
+        """Publish them in as few calls as there can be."""
+        batch = [
+            {"channel": channel, "name": name, "data": data} for channel, name, data in events
+        ]
+        with self.app.app_context():
+            self.pusher.client.trigger_batch(batch)
 
     def send(self, user: str, event: str, data: Any = None) -> None:
         with self.app.app_context():

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, redirect, request
+from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect
 
 from flask_pusher import Pusher
 
 from .conftest import NewName, NewTab, Serve
-from .live import Live, heard, hears, listens
+from .live import Live, heard, hears, html, listens, until
 from .servers import Site
 
 
@@ -27,6 +32,24 @@ def channel(new_name: NewName) -> str:
     return new_name("private-orders")
 
 
+@pytest.fixture
+def room(new_name: NewName) -> str:
+    return new_name("presence-room")
+
+
+def counting() -> Callable[[], str]:
+    """A view that answers 1, then 2, and so on."""
+    numbers = itertools.count(1)
+    return lambda: f"<b>{next(numbers)}</b>"
+
+
+def no_error(tab: Tab) -> bool:
+    return bool(tab.evaluate("errors.length === 0"))
+
+
+# -- Events ---------------------------------------------------------------------------------------
+
+
 def test_events_are_dispatched_on_the_elements_that_name_their_channels(
     live: Live, channel: str, new_name: NewName
 ) -> None:
@@ -38,6 +61,7 @@ def test_events_are_dispatched_on_the_elements_that_name_their_channels(
     tab = live.open("page")
     listens(tab)
     listens(tab, "#other")
+    tab.evaluate("document.body.addEventListener('pusher:snow', () => errors.push('bubbles'))")
 
     live.trigger(channel, "shipped", {"by": "truck"})
     live.trigger(news, "snow", [1])
@@ -46,16 +70,666 @@ def test_events_are_dispatched_on_the_elements_that_name_their_channels(
     assert hears(tab, "pusher:snow") == [1]
     assert hears(tab, "pusher:snow", "other") == [1]
     assert ["pusher:shipped", {"by": "truck"}] not in heard(tab, "other")
+    assert no_error(tab)
+
+
+def test_an_element_is_stale_when_it_begins_to_listen_and_when_the_page_is_shown(
+    live: Live, channel: str
+) -> None:
+    live.page("page", f'<p id="live" data-pusher="{channel}"></p>')
+    tab = live.open("page")
+    hears(tab, "pusher:stale")
+
+    for hide in (True, False):
+        tab.evaluate(
+            "(hide) => { Object.defineProperty(document, 'hidden', {value: hide, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')) }",
+            hide,
+        )
+
+    assert [name for name, _ in heard(tab)] == ["pusher:stale"] * 2
+    tab.evaluate("dispatchEvent(new Event('online'))")
+    assert [name for name, _ in heard(tab)] == ["pusher:stale"] * 3
+
+
+def test_an_element_that_comes_later_listens_and_one_that_goes_is_left(
+    live: Live, channel: str
+) -> None:
+    live.page("page", "<main></main>")
+    tab = live.open("page")
+    assert tab.evaluate("globalThis.Pusher.instances.length") == 0
+
+    element = f'<p id="live" data-pusher="{channel}"></p>'
+    tab.evaluate("(html) => { document.querySelector('main').innerHTML = html }", element)
+    listens(tab)
+    live.trigger(channel, "shipped")
+    hears(tab, "pusher:shipped")
+
+    tab.evaluate("document.querySelector('main').innerHTML = ''")
+    tab.wait_for_function("Pusher.instances[0].allChannels().length === 0")
+    assert no_error(tab)
+
+
+def test_an_element_follows_its_attributes(live: Live, channel: str, new_name: NewName) -> None:
+    other = new_name("news")
+    live.page("page", f'<p id="live" data-pusher="{channel}"></p>')
+    tab = live.open("page")
+    listens(tab)
+
+    tab.evaluate("(name) => { live.dataset.pusher = name }", other)
+
+    tab.wait_for_function("(name) => Pusher.instances[0].channel(name)?.subscribed", arg=other)
+    tab.wait_for_function("(name) => !Pusher.instances[0].channel(name)", arg=channel)
+    live.trigger(other, "snow")
+    hears(tab, "pusher:snow")
+
+
+def test_a_channel_that_is_left_while_it_is_being_subscribed_stays_left(
+    live: Live, channel: str
+) -> None:
+    live.page("page", f'<p id="live" data-pusher="{channel}"></p><p id="b" data-pusher="b"></p>')
+    tab = live.open("page")
+    listens(tab, "#b")
+    tab.evaluate(
+        "() => { const fresh = live.cloneNode(); fresh.dataset.pusher += 'x'; live.after(fresh);"
+        " setTimeout(() => fresh.remove(), 0) }"
+    )
+    tab.wait_for_function("Pusher.instances[0].allChannels().length === 2")
+    assert no_error(tab)
+
+
+def test_what_the_page_itself_subscribed_or_bound_stays(
+    live: Live, channel: str, new_name: NewName
+) -> None:
+    own, bound = new_name("own"), new_name("bound")
+    names = f"{channel} {own} {bound}"
+    connect = "new Pusher({{ PUSHER_KEY|tojson }}, {{ pusher_options()|tojson }})"
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{names}"></p>',
+        head=f"<script type=module>globalThis.mine = {connect}; mine.subscribe('{own}')</script>",
+    )
+    tab = live.open("page")
+    listens(tab)
+    assert tab.evaluate("Pusher.instances.length") == 1
+    tab.evaluate("(name) => { mine.channel(name).bind('x', () => {}) }", bound)
+
+    tab.evaluate("live.remove()")
+
+    tab.wait_for_function("(name) => !mine.channel(name)", arg=channel)
+    assert tab.evaluate("mine.allChannels().map((one) => one.name)") == [own, bound]
+    assert tab.evaluate("(name) => mine.channel(name).global_callbacks.length", own) == 0
+
+
+def test_nothing_inside_of_what_is_off_is_looked_at(live: Live, channel: str) -> None:
+    live.view("rows", '<i data-pusher="evil" data-pusher-src="evil" id="evil"></i>')
+    live.page(
+        "page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows" data-pusher-off></p>'
+    )
+    tab = live.open("page")
+    listens(tab)
+    expect(tab.locator("i")).to_be_attached()
+    live.wait_for_times("rows", 1)
+    assert tab.locator("i").get_attribute("data-pusher-state") is None
+
+
+# -- What a URL answers ---------------------------------------------------------------------------
 
 
 def test_an_element_shows_what_its_url_answers_after_each_event(live: Live, channel: str) -> None:
-    numbers = itertools.count(1)
-    live.view("rows", lambda: f"<li>{next(numbers)}</li>")
+    live.view("rows", counting())
     live.page("page", f'<ul id="live" data-pusher="{channel}" data-pusher-src="rows"></ul>')
     tab = live.open("page")
-    expect(tab.locator("li")).to_have_text("1")
+    expect(tab.locator("b")).to_have_text("1")
+    hears(tab, "pusher:swapped")
 
     live.trigger(channel, "changed")
 
-    expect(tab.locator("li")).to_have_text("2")
-    assert tab.evaluate("errors") == []
+    expect(tab.locator("b")).to_have_text("2")
+    _, headers = live.fetched[0]
+    assert headers["X-Pusher-Live"] == "1"
+    assert headers["X-Socket-Id"] == tab.evaluate("Pusher.instances[0].connection.socket_id")
+    assert no_error(tab)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '<table><tbody id="live"><tr><td>new</td></tr></tbody></table>',
+        "<tr><td>new</td></tr>",
+        (
+            "<!-- a page --><!doctype html><html><head><title>x</title></head><body><table>"
+            '<tbody id="live"><tr><td>new</td></tr></table></body></html>'
+        ),
+    ],
+)
+def test_rows_elements_and_whole_pages_are_taken(live: Live, channel: str, answer: str) -> None:
+    live.view("rows", answer)
+    live.page(
+        "page",
+        f'<table><tbody id="live" data-pusher="{channel}" data-pusher-src="rows">'
+        "<tr><td>old</td></tr></tbody></table>",
+    )
+    tab = live.open("page")
+    expect(tab.locator("#live > tr > td")).to_have_text("new")
+    assert tab.locator("title").text_content() == "page"
+
+
+def test_with_an_empty_url_it_is_the_page_itself(live: Live, channel: str) -> None:
+    numbers = itertools.count(1)
+    body = '<p id="live" data-pusher="{{ channel }}" data-pusher-src="">{{ number() }}</p>'
+    live.page("page", body, channel=channel, number=lambda: next(numbers))
+    tab = live.open("page?x=1#part")
+    expect(tab.locator("#live")).to_have_text("2")
+    tab.evaluate("history.pushState({}, '', 'elsewhere')")
+
+    live.trigger(channel, "changed")
+
+    expect(tab.locator("#live")).to_have_text("3")
+    assert live.times("page") == 2
+
+
+def test_only_events_that_are_named_cause_a_fetch(live: Live, room: str) -> None:
+    live.view("rows", counting())
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{room}" data-pusher-src="rows"'
+        ' data-pusher-on="shipped pusher:member_added"></p>',
+        member={"user_id": "ana"},
+    )
+    live.page("bob", f'<p id="live" data-pusher="{room}"></p>', member={"user_id": "bob"})
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+
+    live.trigger(room, "other")
+    hears(tab, "pusher:other")
+    live.open("bob")
+    expect(tab.locator("b")).to_have_text("2")
+    live.trigger(room, "shipped")
+    expect(tab.locator("b")).to_have_text("3")
+
+
+def test_what_another_page_sends_causes_no_fetch(live: Live, channel: str) -> None:
+    live.view("rows", counting())
+    element = f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"'
+    live.page("page", f'{element} data-pusher-on="client-x"></p>')
+    tab, evil = live.open("page"), live.open("page")
+    listens(tab)
+    listens(evil)
+    expect(tab.locator("b")).to_be_visible()
+    expect(evil.locator("b")).to_be_visible()
+
+    evil.evaluate(
+        "(name) => { Pusher.instances[0].channel(name).trigger('client-x', {}) }", channel
+    )
+
+    assert hears(tab, "pusher:client-x") == {}
+    time.sleep(0.3)
+    assert live.times("rows") == 2
+
+
+def test_a_burst_of_fifty_events_is_three_fetches_at_most(live: Live, channel: str) -> None:
+    live.view("rows", counting())
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>'
+        f'<p id="b" data-pusher="{channel}" data-pusher-src="rows"></p>',
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text(["1", "1"])
+    before = live.times("rows")
+    live.trigger_all([(channel, "changed", number) for number in range(50)])
+    tab.wait_for_function("heard.filter(([, name]) => name === 'pusher:changed').length === 100")
+    time.sleep(0.6)
+    assert live.times("rows") - before <= 3
+    assert tab.locator("b").all_text_contents() == [str(live.times("rows"))] * 2
+
+
+def test_an_equal_answer_and_none_change_nothing(live: Live, channel: str) -> None:
+    answers: Any = iter([html("<b>1</b>"), html("<b>1</b>"), html("", 204), html("<b>2</b>")])
+    live.view("rows", lambda: next(answers))
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    for times in (2, 3, 4):
+        live.trigger(channel, "changed")
+        live.wait_for_times("rows", times)
+    expect(tab.locator("b")).to_have_text("2")
+    assert [name for name, _ in heard(tab)].count("pusher:swapped") == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (lambda: html("<b>no</b>", 401), 401),
+        (lambda: html("<b>no</b>", 403), 403),
+        (lambda: html("<b>no</b>", 404), 404),
+        (lambda: html("<b>no</b>", 410), 410),
+        (lambda: redirect("/live/login"), 0),
+        (lambda: redirect("https://elsewhere.example/"), 0),
+        (lambda: {"b": "no"}, 200),
+        (lambda: html("<!doctype html><b>a page without the id</b>"), 200),
+    ],
+)
+def test_a_refusal_is_told_and_nothing_is_fetched_until_the_page_is_shown(
+    live: Live, channel: str, answer: Callable[[], Any], status: int
+) -> None:
+    live.view("login", "<b>log in</b>")
+    live.view("rows", answer)
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
+    tab = live.open("page")
+    assert hears(tab, "pusher:refused") == {"status": status}
+    expect(tab.locator("#live")).to_have_text("old")
+    expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "refused")
+    assert live.times("login") == 0
+
+    live.trigger(channel, "changed")
+    hears(tab, "pusher:changed")
+    assert live.times("rows") == 1
+    live.view("rows", "<b>new</b>")
+    tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    expect(tab.locator("#live")).to_have_text("new")
+    listens(tab)
+
+
+def test_an_answer_that_failed_is_asked_for_again(live: Live, channel: str) -> None:
+    answers: Any = iter([html("oops", 500), html("busy", 429), html("<b>1</b>")])
+    live.view("rows", lambda: next(answers))
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>',
+        head="<script>Math.random = () => -0.9</script>",  # pauses of a tenth
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    assert live.times("rows") == 3
+    assert no_error(tab)
+
+
+def test_events_do_not_hammer_a_view_that_fails(live: Live, channel: str) -> None:
+    live.view("rows", lambda: html("oops", 503))
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
+    tab = live.open("page")
+    live.wait_for_times("rows", 1)
+    for _ in range(10):
+        live.trigger(channel, "changed")
+    tab.wait_for_function("heard.filter(([, name]) => name === 'pusher:changed').length === 10")
+    time.sleep(0.4)
+    assert live.times("rows") == 1
+    live.view("rows", "<b>well</b>")
+    tab.evaluate("dispatchEvent(new Event('online'))")
+    expect(tab.locator("b")).to_have_text("well")
+
+
+def test_a_view_that_hangs_is_given_up(live: Live, channel: str) -> None:
+    hung = threading.Event()
+    answers: Any = iter([lambda: hung.wait(5) and "late", lambda: "<b>1</b>"])
+    live.view("rows", lambda: next(answers)())
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>',
+        head="<script>Math.random = () => -0.9; const { timeout } = AbortSignal;"
+        " AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 100)</script>",
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    hung.set()
+
+
+def test_another_origin_is_not_asked(live: Live, channel: str) -> None:
+    lines: list[str] = []
+    live.page(
+        "page", f'<p id="live" data-pusher="{channel}" data-pusher-src="//elsewhere.example/"></p>'
+    )
+    tab = live.open("page")
+    tab.on("console", lambda message: lines.append(message.text))
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.reload()
+    listens(tab)
+    hears(tab, "pusher:stale")
+    assert not [url for url in asked if "elsewhere" in url]
+    assert [line for line in lines if "another origin" in line]
+
+
+# -- Swaps ----------------------------------------------------------------------------------------
+
+FORM = """
+<p>{{ number }}</p>
+<form>
+  <input id="typed" name="typed" value="default"><input name="untyped" value="{{ number }}">
+  <input type="hidden" name="token" value="{{ number }}">
+  <textarea name="area">default {{ number }}</textarea>
+  <input type="checkbox" name="box"><input type="checkbox" name="other"
+    {% if number > 1 %}checked{% endif %}>
+  <input type="radio" name="r" value="a" checked><input type="radio" name="r" value="b">
+  <select name="one"><option>a<option>b<option {% if number > 1 %}selected{% endif %}>c</select>
+  <select name="plain"><option>a<option {% if number > 1 %}selected{% endif %}>b</select>
+  <select name="many" multiple><option>a<option>b</select>
+</form>
+<details><summary>more</summary>{{ number }}</details>
+<div id="scroll" style="height: 50px; overflow: auto"><p style="height: 500px">{{ number }}</p></div>
+"""
+
+
+def test_what_a_user_has_done_outlives_a_swap(live: Live, channel: str) -> None:
+    numbers = itertools.count(1)
+    live.page(
+        "page",
+        f'<div id="live" data-pusher="{channel}" data-pusher-src="">'
+        f"{{% set number = count() %}}{FORM}</div>",
+        count=lambda: next(numbers),
+    )
+    tab = live.open("page")
+    expect(tab.locator("#live > p")).to_have_text("2")
+    tab.locator("[name=area]").fill("written")
+    tab.locator("[name=box]").check()
+    tab.locator("[value=b]").check()
+    tab.locator("[name=one]").select_option("b")
+    tab.locator("[name=many]").select_option(["b"])
+    tab.locator("details summary").click()
+    tab.locator("#scroll").evaluate("(element) => { element.scrollTop = 100 }")
+    tab.locator("#typed").fill("hello")
+    tab.evaluate("typed.setSelectionRange(1, 3)")
+
+    live.trigger(channel, "changed")
+
+    expect(tab.locator("#live > p")).to_have_text("3")
+    expect(tab.locator("#typed")).to_have_value("hello")
+    expect(tab.locator("#typed")).to_be_focused()
+    assert tab.evaluate("[typed.selectionStart, typed.selectionEnd]") == [1, 3]
+    expect(tab.locator("[name=area]")).to_have_value("written")
+    expect(tab.locator("[name=box]")).to_be_checked()
+    expect(tab.locator("[value=b]")).to_be_checked()
+    expect(tab.locator("[name=one]")).to_have_value("b")
+    expect(tab.locator("[name=many]")).to_have_values(["b"])
+    expect(tab.locator("details")).to_have_attribute("open", "")
+    assert (
+        tab.evaluate("scroll.scrollTop") == 100
+        or tab.evaluate("document.getElementById('scroll').scrollTop") == 100
+    )
+    # What nobody touched is the server's.
+    expect(tab.locator("[name=untyped]")).to_have_value("3")
+    expect(tab.locator("[name=token]")).to_have_value("3")
+    expect(tab.locator("[name=other]")).to_be_checked()
+    expect(tab.locator("[name=plain]")).to_have_value("b")
+    assert no_error(tab)
+
+
+def test_a_live_element_inside_of_another_keeps_what_it_shows(
+    live: Live, channel: str, new_name: NewName
+) -> None:
+    inner = new_name("inner")
+    numbers = itertools.count(1)
+    live.view("inner", counting())
+    live.view(
+        "rows",
+        lambda: (
+            f'<p>{next(numbers)}</p><div id="in" data-pusher="{inner}" data-pusher-src="inner">'
+            f'loading</div><i id="listener" data-pusher="{inner}">{next(numbers)}</i>'
+        ),
+    )
+    live.page("page", f'<div id="live" data-pusher="{channel}" data-pusher-src="rows"></div>')
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    tab.evaluate("globalThis.before = document.getElementById('in')")
+
+    live.trigger(channel, "changed")
+
+    expect(tab.locator("#live > p")).to_have_text("3")
+    expect(tab.locator("#in")).to_have_text("1")
+    expect(tab.locator("#listener")).to_have_text("4")
+    listens(tab, "#in")
+    listens(tab, "#listener")
+    assert tab.evaluate("before === document.getElementById('in')")
+    assert live.times("inner") == 1
+    live.trigger(inner, "changed")
+    expect(tab.locator("#in")).to_have_text("2")
+
+
+def test_without_idiomorph_the_content_is_replaced(live: Live, channel: str) -> None:
+    live.scripts = "{{ pusher_scripts(morph=false) }}"
+    live.view("rows", counting())
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    live.trigger(channel, "changed")
+    expect(tab.locator("b")).to_have_text("2")
+    assert tab.evaluate("typeof Idiomorph") == "undefined"
+
+
+# -- Who is there ---------------------------------------------------------------------------------
+
+MEMBERS = """
+<ul id="live" data-pusher-members="{{ room }}"><li>Who is here:</li><template><li>
+  <b data-pusher-text="name"></b>
+  <img data-pusher-text-src="picture" data-pusher-text-alt="name" data-pusher-text-title="name">
+  <span data-pusher-text-src="picture" data-pusher-text="constructor"></span>
+</li></template></ul>
+<p id="count" data-pusher-count="{{ room }}">?</p>
+"""
+
+
+def test_members_are_shown_and_counted(live: Live, room: str) -> None:
+    ana = {"user_id": "ana", "name": "Ana", "picture": "https://pictures.example/ana.png"}
+    live.page("ana", MEMBERS, member=ana, room=room)
+    live.page("bob", MEMBERS, member={"user_id": "bob", "name": "Bob"}, room=room)
+    tab = live.open("ana")
+    expect(tab.locator("#live b")).to_have_text(["Ana"])
+    expect(tab.locator("img")).to_have_attribute("src", "https://pictures.example/ana.png")
+    expect(tab.locator("img")).to_have_attribute("alt", "Ana")
+    expect(tab.locator("img")).to_have_attribute("title", "Ana")
+    expect(tab.locator("#count")).to_have_text("1")
+    tab.evaluate("globalThis.first = document.querySelector('#live b')")
+
+    bob = live.open("bob")
+    expect(tab.locator("#live b")).to_have_text(["Ana", "Bob"])
+    expect(tab.locator("#count")).to_have_text("2")
+    hears(tab, "pusher:member_added")
+
+    bob.close()
+    expect(tab.locator("#live b")).to_have_text(["Ana"])
+    expect(tab.locator("#count")).to_have_text("1")
+    assert tab.evaluate("first === document.querySelector('#live b')")
+    assert no_error(tab)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    ["javascript:alert(1)", "data:text/html,<script>alert(1)</script>", "//e.example", ""],
+)
+def test_nothing_that_a_member_says_becomes_markup_or_a_script(
+    live: Live, room: str, picture: str
+) -> None:
+    markup = "<img src=x onerror=errors.push(1)>" + "x" * 300
+    evil = {"user_id": "e", "name": markup, "picture": picture, "__proto__": {"a": 1}}
+    live.page("page", MEMBERS, member=evil, room=room)
+    tab = live.open("page")
+    expect(tab.locator("#live b")).to_have_text(markup)
+    assert not tab.locator("img").get_attribute("src")
+    expect(tab.locator("span")).to_have_text("")
+    assert tab.locator("span").get_attribute("src") is None
+    assert no_error(tab)
+
+
+# -- The user -------------------------------------------------------------------------------------
+
+
+def test_a_page_hears_what_is_sent_to_its_user(live: Live, new_name: NewName) -> None:
+    user = new_name("user")
+    live.view("inbox", counting())
+    live.page(
+        "page",
+        '<p id="live" data-pusher-user="{{ user }}" data-pusher-src="inbox"></p>',
+        user=user,
+    )
+    tab = live.open("page")
+    listens(tab)
+    expect(tab.locator("b")).to_have_text("1")
+
+    live.send(user, "letter", {"from": "Bob"})
+
+    assert hears(tab, "pusher:letter") == {"from": "Bob"}
+    expect(tab.locator("b")).to_have_text("2")
+
+
+def test_a_page_of_nobodys_hears_nothing_of_the_last_user(live: Live, new_name: NewName) -> None:
+    ana, bob = new_name("ana"), new_name("bob")
+    live.page("page", '<p id="live" data-pusher-user="{{ user }}"></p>', user=ana)
+    live.page("bob", "", user=bob)
+    live.page("nobody", "", user="")
+    tab = live.open("page")
+    listens(tab)
+    first = tab.evaluate("Pusher.instances[0].connection.socket_id")
+
+    assert tab.evaluate("fetch('bob').then((answer) => answer.ok)")
+    tab.evaluate("(bob) => { live.dataset.pusherUser = bob }", bob)
+    tab.wait_for_function(
+        "(bob) => Pusher.instances[0].user.serverToUserChannel?.name.endsWith(bob)", arg=bob
+    )
+    listens(tab)
+    assert tab.evaluate("Pusher.instances[0].connection.socket_id") != first
+    live.send(ana, "letter", "for Ana")
+    live.send(bob, "letter", "for Bob")
+    assert hears(tab, "pusher:letter") == "for Bob"
+
+    tab.evaluate("fetch('nobody').then((answer) => answer.ok)")
+    tab.evaluate("live.removeAttribute('data-pusher-user')")
+    tab.wait_for_function("Pusher.instances[0].connection.state === 'connected'")
+    tab.wait_for_function("Pusher.instances[0].user.user_data === null")
+    assert tab.evaluate("Pusher.instances[0].user.signin_requested") is False
+
+
+# -- What can be seen when it fails ---------------------------------------------------------------
+
+
+def lines_of(tab: Tab) -> list[str]:
+    lines: list[str] = []
+    tab.on(
+        "console",
+        lambda message: "Flask-Pusher: " in message.text and lines.append(message.text),
+    )
+    return lines
+
+
+def test_a_refused_channel_is_told_and_all_else_goes_on(
+    live: Live, channel: str, new_name: NewName, new_tab: NewTab
+) -> None:
+    refused = new_name("private-refused")
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{refused}"></p><p id="other" data-pusher="{channel}"></p>',
+    )
+    tab = new_tab()
+    lines = lines_of(tab)
+    live.open("page", tab)
+    assert hears(tab, "pusher:refused") == {"channel": refused, "status": 403}
+    expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "refused")
+    listens(tab, "#other")
+    until(lambda: len(lines) == 1, "a line")
+    assert f"{refused} was refused with status 403" in lines[0]
+    assert no_error(tab)
+
+
+def test_an_authorisation_that_fails_is_asked_for_again(live: Live, channel: str) -> None:
+    statuses = iter([500, 429])
+
+    @live.app.before_request
+    def fail() -> Any:
+        if request.path == "/pusher/auth":
+            return next(((("busy", status)) for status in statuses), None)
+        return None
+
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}"></p>',
+        head="<script>Math.random = () => -0.9</script>",
+    )
+    tab = live.open("page")
+    listens(tab)
+    assert no_error(tab)
+
+
+def test_a_user_who_is_refused_is_told(live: Live) -> None:
+    live.page("page", '<p id="live" data-pusher-user="7"></p>', user="")
+    tab = live.open("page")
+    assert hears(tab, "pusher:refused") == {"channel": "#server-to-user", "status": 403}
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "line"),
+    [
+        ("", '<p data-pusher-src="rows"></p>', "needs data-pusher"),
+        ("", '<p data-pusher="a" data-pusher-src></p>', "needs an id"),
+        ("", '<p data-pusher-members="presence-a"></p>', "needs a <template>"),
+        ("", '<p data-pusher="#a"></p>', '"#a"'),
+        ("<script>globalThis.Pusher = null</script>", '<p data-pusher="a"></p>', ""),
+    ],
+)
+def test_what_is_wrong_in_a_page_is_one_line_in_the_console(
+    live: Live, new_tab: NewTab, head: str, body: str, line: str, channel: str
+) -> None:
+    live.page("page", f'{body}<p id="live" data-pusher="{channel}"></p>', head=head, member={})
+    tab = new_tab()
+    lines = lines_of(tab)
+    live.open("page", tab)
+    listens(tab)
+    expect(tab.locator("#live")).to_be_attached()
+    until(lambda: len(lines) == (1 if line else 0), line)
+    assert line in "".join(lines)
+    assert no_error(tab)
+
+
+@pytest.mark.parametrize("head", ['<p id="Pusher"></p>', ""])
+def test_without_pusher_js_the_page_says_so_and_goes_on(
+    live: Live, new_tab: NewTab, head: str, channel: str
+) -> None:
+    live.app.extensions["flask_pusher"].templates.settings.js_url = ""
+    live.view("rows", counting())
+    live.page("page", f'{head}<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
+    tab = new_tab()
+    tab.clock.install()
+    lines = lines_of(tab)
+    live.open("page", tab)
+    until(lambda: len(lines) == 1, "a line")
+    assert "PUSHER_JS_URL" in lines[0]
+
+    tab.clock.run_for(16_000)  # without a connection it is refreshed now and then
+    expect(tab.locator("b")).to_have_text("1")
+    assert no_error(tab)
+
+
+def test_an_encrypted_channel_works(live: Live, new_name: NewName) -> None:
+    name = new_name("private-encrypted-orders")
+    live.page("page", f'<p id="live" data-pusher="{name}"></p>')
+    tab = live.open("page")
+    listens(tab)
+    live.trigger(name, "shipped", {"by": "truck"})
+    assert hears(tab, "pusher:shipped") == {"by": "truck"}
+
+
+def test_an_encrypted_channel_with_the_plain_build_is_told(
+    live: Live, new_name: NewName, new_tab: NewTab, channel: str
+) -> None:
+    live.app.extensions[
+        "flask_pusher"
+    ].templates.settings.js_url = "/npm/pusher-js/dist/web/pusher.js"
+    name = new_name("private-encrypted-orders")
+    live.page("page", f'<p data-pusher="{name}"></p><p id="live" data-pusher="{channel}"></p>')
+    tab = new_tab()
+    lines = lines_of(tab)
+    live.open("page", tab)
+    listens(tab)
+    assert "build with encryption" in lines[0]
+
+
+def test_loaded_twice_it_does_nothing_more(live: Live, channel: str) -> None:
+    live.scripts = "{{ pusher_scripts() }}{{ pusher_scripts() }}"
+    live.page("page", f'<p id="live" data-pusher="{channel}"></p>')
+    tab = live.open("page")
+    listens(tab)
+    live.trigger(channel, "shipped")
+    hears(tab, "pusher:shipped")
+    assert [name for name, _ in heard(tab)].count("pusher:shipped") == 1
+    assert tab.evaluate("Pusher.instances.length") == 1
