@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, Response, render_template_string, request, session
+from playwright.sync_api import ConsoleMessage, expect
 from playwright.sync_api import Page as Tab
-from playwright.sync_api import expect
 
 from flask_pusher import Pusher
 
@@ -115,11 +115,15 @@ class Live:
         until(lambda: self.times(path) >= times, f"{times} fetches of {path}, not {self.fetched}")
 
 
-def until(is_so: Callable[[], bool], wanted: str = "") -> None:
+def until(is_so: Callable[[], bool], wanted: str = "", tab: Tab | None = None) -> None:
+    """Wait for something; where a tab is to tell of it, while the tab is listened to."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not is_so():
         assert time.monotonic() < deadline, f"waited too long for {wanted}"
-        time.sleep(0.01)
+        if tab:
+            tab.wait_for_timeout(10)
+        else:
+            time.sleep(0.01)
 
 
 def listens(tab: Tab, selector: str = "#live") -> None:
@@ -141,3 +145,15 @@ def hears(tab: Tab, name: str, element: str = "live") -> Any:
 
 def html(text: str, status: int = 200, **headers: str) -> Response:
     return Response(text, status, headers, mimetype="text/html")
+
+
+def console(tab: Tab, containing: str = "Flask-Pusher: ") -> list[str]:
+    """The lines of the console that contain this, as they come."""
+    lines: list[str] = []
+
+    def note(line: ConsoleMessage) -> None:
+        if containing in line.text:
+            lines.append(line.text)
+
+    tab.on("console", note)
+    return lines

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from flask_pusher import Pusher
 
 from .conftest import NewName, NewTab, Serve
-from .live import Live, heard, hears, html, listens, until
+from .live import Live, console, heard, hears, html, listens, until
 from .servers import Site
 
 
@@ -378,12 +378,11 @@ def test_a_view_that_hangs_is_given_up(live: Live, channel: str) -> None:
 
 
 def test_another_origin_is_not_asked(live: Live, channel: str) -> None:
-    lines: list[str] = []
     live.page(
         "page", f'<p id="live" data-pusher="{channel}" data-pusher-src="//elsewhere.example/"></p>'
     )
     tab = live.open("page")
-    tab.on("console", lambda message: lines.append(message.text))
+    lines = console(tab)
     asked: list[str] = []
     tab.on("request", lambda request: asked.append(request.url))
     tab.reload()
@@ -604,15 +603,6 @@ def test_a_page_of_nobodys_hears_nothing_of_the_last_user(live: Live, new_name: 
 # -- What can be seen when it fails ---------------------------------------------------------------
 
 
-def lines_of(tab: Tab) -> list[str]:
-    lines: list[str] = []
-    tab.on(
-        "console",
-        lambda message: "Flask-Pusher: " in message.text and lines.append(message.text),
-    )
-    return lines
-
-
 def test_a_refused_channel_is_told_and_all_else_goes_on(
     live: Live, channel: str, new_name: NewName, new_tab: NewTab
 ) -> None:
@@ -622,12 +612,12 @@ def test_a_refused_channel_is_told_and_all_else_goes_on(
         f'<p id="live" data-pusher="{refused}"></p><p id="other" data-pusher="{channel}"></p>',
     )
     tab = new_tab()
-    lines = lines_of(tab)
+    lines = console(tab)
     live.open("page", tab)
     assert hears(tab, "pusher:refused") == {"channel": refused, "status": 403}
     expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "refused")
     listens(tab, "#other")
-    until(lambda: len(lines) == 1, "a line")
+    until(lambda: len(lines) == 1, "a line", tab)
     assert f"{refused} was refused with status 403" in lines[0]
     assert no_error(tab)
 
@@ -672,11 +662,11 @@ def test_what_is_wrong_in_a_page_is_one_line_in_the_console(
 ) -> None:
     live.page("page", f'{body}<p id="live" data-pusher="{channel}"></p>', head=head, member={})
     tab = new_tab()
-    lines = lines_of(tab)
+    lines = console(tab)
     live.open("page", tab)
     listens(tab)
     expect(tab.locator("#live")).to_be_attached()
-    until(lambda: len(lines) == (1 if line else 0), line)
+    until(lambda: len(lines) == (1 if line else 0), line, tab)
     assert line in "".join(lines)
     assert no_error(tab)
 
@@ -690,9 +680,9 @@ def test_without_pusher_js_the_page_says_so_and_goes_on(
     live.page("page", f'{head}<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
     tab = new_tab()
     tab.clock.install()
-    lines = lines_of(tab)
+    lines = console(tab)
     live.open("page", tab)
-    until(lambda: len(lines) == 1, "a line")
+    until(lambda: len(lines) == 1, "a line", tab)
     assert "PUSHER_JS_URL" in lines[0]
 
     tab.clock.run_for(16_000)  # without a connection it is refreshed now and then
@@ -718,7 +708,7 @@ def test_an_encrypted_channel_with_the_plain_build_is_told(
     name = new_name("private-encrypted-orders")
     live.page("page", f'<p data-pusher="{name}"></p><p id="live" data-pusher="{channel}"></p>')
     tab = new_tab()
-    lines = lines_of(tab)
+    lines = console(tab)
     live.open("page", tab)
     listens(tab)
     assert "build with encryption" in lines[0]

@@ -17,7 +17,7 @@ from flask_pusher import Pusher, local_server
 
 from .cable import Cable
 from .conftest import BROWSER_ARGUMENTS, CDN, NewName, NewTab, Serve
-from .live import Live, hears, listens, until
+from .live import Live, console, hears, listens, until
 from .servers import Site
 from .tools import find_chromium
 
@@ -158,8 +158,7 @@ def test_after_the_service_closed_it_for_good_when_the_page_is_shown(
     user = new_name("user")
     live.page("page", '<p id="live" data-pusher-user="{{ user }}"></p>', user=user)
     tab = new_tab()
-    lines: list[str] = []
-    tab.on("console", lambda line: "Flask-Pusher:" in line.text and lines.append(line.text))
+    lines = console(tab)
     live.open("page", tab)
     listens(tab)
 
@@ -168,7 +167,7 @@ def test_after_the_service_closed_it_for_good_when_the_page_is_shown(
 
     tab.wait_for_function("Pusher.instances[0].connection.state === 'disconnected'")
     expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "connecting")
-    until(lambda: len(lines) == 1, "a line")
+    until(lambda: len(lines) == 1, "a line", tab)
     assert "closed the connection: 4009" in lines[0]
     tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     listens(tab)
@@ -178,10 +177,9 @@ def test_a_wrong_key_is_told(live: Live, channel: str, new_tab: NewTab) -> None:
     live.scripts = "{{ pusher_scripts()|replace('key=', 'key=wrong data-was=') }}"
     live.page("page", f'<p id="live" data-pusher="{channel}"></p>')
     tab = new_tab()
-    lines: list[str] = []
-    tab.on("console", lambda line: "Flask-Pusher:" in line.text and lines.append(line.text))
+    lines = console(tab)
     live.open("page", tab)
-    until(lambda: len(lines) == 1, "a line")
+    until(lambda: len(lines) == 1, "a line", tab)
     assert "4001" in lines[0]
     assert tab.evaluate("errors") == []
 

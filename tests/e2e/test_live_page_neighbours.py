@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from flask_pusher import Pusher
 
 from .conftest import NewName, NewTab, Serve
-from .live import Live, heard, hears, html, listens, until
+from .live import Live, console, heard, hears, html, listens, until
 from .servers import Site
 
 HTMX = {2: "htmx.org/dist/htmx.js", 4: "htmx-4/dist/htmx.js"}
@@ -345,10 +345,7 @@ def test_it_runs_under_a_strict_policy(
     live.view("rows", counting())
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
     tab = live.open("page")
-    violations: list[str] = []
-    tab.on(
-        "console", lambda line: "Content Security" in line.text and violations.append(line.text)
-    )
+    violations = console(tab, "Content Security")
     tab.reload()
     expect(tab.locator("b")).to_be_visible()
     live.trigger(channel, "changed")
