@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, NoReturn
@@ -40,6 +40,7 @@ from _flask_pusher.settings import Settings
 
 FORBIDDEN = "This user may not do that."
 _A_DICT = "a dict, or None"
+_LAZY = ("__iter__", "__aiter__", "__getitem__", "__get__", "add_done_callback")
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 # The keys of what is answered are the protocol's, and no JSON provider's to change.
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -242,11 +243,11 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_always_true(value: Any) -> bool:
+    """Whether it says nothing of itself: it waits to be called, iterated, awaited or looked up."""
     kind = type(value)
     has_truth = hasattr(kind, "__len__") or hasattr(kind, "__bool__")
-    is_lazy = callable(value) or isinstance(value, (Iterable, AsyncIterable))
-    is_future = hasattr(kind, "add_done_callback")
-    return isinstance(value, (type, BaseException)) or is_future or (is_lazy and not has_truth)
+    is_lazy = callable(value) or any(hasattr(kind, name) for name in _LAZY)
+    return isinstance(value, (type, BaseException)) or (is_lazy and not has_truth)
 
 
 def _is_member_id(value: Any) -> bool:

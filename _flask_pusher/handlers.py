@@ -230,17 +230,14 @@ class ChannelHandlers:
 
             def decorator(handler: Handler) -> Handler:
                 expect_handler(handler, declaration, _CHANNEL, pattern.names)
-                self._declare(pattern, handler)
+                known = self.patterns.get(pattern.shape, (pattern, handler))
+                if known[1] is not handler:
+                    raise declared_twice(declaration)
+                self.patterns = {**self.patterns, pattern.shape: known}
                 return handler
 
             return decorator
         return self.bare.declare(pattern_or_handler)
-
-    def _declare(self, pattern: Pattern, handler: Handler) -> None:
-        if pattern.shape not in self.patterns:
-            self.patterns = {**self.patterns, pattern.shape: (pattern, handler)}
-        elif self.patterns[pattern.shape][1] is not handler:
-            raise declared_twice(pattern.declaration)
 
 
 class Pattern:

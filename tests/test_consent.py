@@ -37,6 +37,19 @@ class User:
     """As most classes of users are: true, and nothing else."""
 
 
+class Account:
+    @property
+    def is_admin(self) -> bool:
+        return False
+
+
+class Numbered:
+    """Can be iterated as before there was ``__iter__``."""
+
+    def __getitem__(self, number: int) -> int:
+        raise IndexError
+
+
 class Row(NamedTuple):
     is_allowed: bool
     reason: str
@@ -308,6 +321,8 @@ def test_an_applications_error_handler_words_an_abort(
         (lambda: partial(bool, 0), "partial, which is true whatever"),
         (lambda: [].append, "builtin_function_or_method, which is true whatever"),
         (lambda: Forbidden, "type, which is true whatever"),
+        (lambda: vars(Account)["is_admin"], "property, which is true whatever"),
+        (Numbered, "Numbered, which is true whatever"),
         (lambda: PermissionError("no"), "PermissionError, which is true whatever"),
         (query, "Query, which is true whatever"),
         (lambda: LocalProxy(query), "Query, which is true whatever"),
