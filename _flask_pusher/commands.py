@@ -85,20 +85,21 @@ def _problems(binding: Binding) -> Iterator[str]:
 def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
     """Each setting, with the value that is in force."""
     settings, client = binding.settings, binding.client
+    names = {None: "requests", LogBackend: "log"}
     known = {
         "host": client.host,
         "port": client.port,
         "ssl": client.ssl,
-        "backend": type(client.http).__name__ if settings.backend else "requests",
+        "backend": names.get(settings.backend, type(client.http).__name__),
         "client_options": json.dumps(settings.client_options, default=repr),
     }
     for row in TABLE:
         value = known.get(row.field, getattr(settings, row.field))
-        if value in (None, "", {}):
+        if not value and value == row.default:
             value = "(not set)"
         elif row.shown == NEVER:
             value = "(set, not shown)"
-        yield row.key, value
+        yield row.key, value or repr(value)
 
 
 def _show_handlers(binding: Binding) -> None:
@@ -253,8 +254,9 @@ def _expect_json(data: str) -> None:
     try:
         json.loads(data, parse_constant=expect.no_constant)
     except (ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")
         raise click.BadParameter(
-            f"DATA looks like JSON and is none: {error}. --text sends it as text.",
+            f"DATA looks like JSON and is none: {reason}. --text sends it as text.",
             param_hint="DATA",
         ) from None
 

@@ -71,7 +71,7 @@ def expect_application(app: Any) -> Flask:
 
 
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
-    if not re.fullmatch(r"(/[^<>\s?#]*)?", url_prefix):
+    if not re.fullmatch(r"(/[^<>\s?#]*)?", url_prefix or ""):
         raise ValueError(
             "url_prefix should start with a slash, and be a path without variables, ? and #; it is"
             f" {url_prefix!r}."

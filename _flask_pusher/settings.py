@@ -103,7 +103,7 @@ def _text(pattern: str) -> Callable[[Any], str]:
 
 
 def _cluster(value: Any) -> str:
-    return _text("[A-Za-z0-9-]+")(value).lower()
+    return _text("(?!api-)[A-Za-z0-9-]+")(value).lower()
 
 
 def _host(value: Any) -> str:
@@ -245,7 +245,7 @@ class Setting(NamedTuple):
 _A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
 _SECONDS = "seconds, more than 0 and up to 10**9"
 _A_ROUTE = "a path below the prefix, such as {}, without ? and #"
-_IS_ROUTE = _text(r"[^<>\s?#]+")
+_IS_ROUTE = _text(r"(?!\w+://)[^<>\s?#]+")
 _A_SCRIPT = "a script's https://... or a path with a slash in front; empty: the page loads its own"
 _IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
 URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)

@@ -267,6 +267,13 @@ class TestCheck:
         assert "PUSHER_ENCRYPTION_MASTER_KEY          (set, not shown)\n" in output
         assert "k" * 32 not in output
 
+    def test_a_value_that_is_empty_and_no_default_is_shown(self, app: Flask, run: Run) -> None:
+        app.config.update(PUSHER_MAX_EVENT_BYTES=None, PUSHER_JS_URL="", PUSHER_BACKEND="log")
+        output = run("check").output
+        assert "PUSHER_MAX_EVENT_BYTES                None\n" in output
+        assert "PUSHER_JS_URL                         ''\n" in output
+        assert "PUSHER_BACKEND                        log\n" in output
+
     def test_it_names_another_backend(self, app: Flask, run: Run) -> None:
         app.config["PUSHER_BACKEND"] = AsyncBackend
         app.config["PUSHER_BACKEND_OPTIONS"] = {"answer": "a-secret"}
