@@ -84,6 +84,8 @@ def pause(name: str, value: Any) -> float:
 def features(without: str | Iterable[str]) -> frozenset[str]:
     """Read names of features, which may be one text with commas."""
     names = without.split(",") if isinstance(without, str) else without
+    if not isinstance(names, (list, tuple, set, frozenset)):
+        raise TypeError(f"without is a list of {', '.join(FEATURES)}, not {names!r}")
     asked = frozenset(str(name).strip() for name in names) - {""}
     if not asked <= set(FEATURES):
         unknown = ", ".join(sorted(asked - set(FEATURES)))

@@ -358,6 +358,12 @@ def test_a_feature_that_is_none_is_an_error_that_names_all(start: Start) -> None
         start(without="client-events, count,cache")
 
 
+@pytest.mark.parametrize("without", [None, 7, {"client-events": True}])
+def test_features_of_the_wrong_type_are_an_error_that_says_so(start: Start, without: Any) -> None:
+    with pytest.raises(TypeError, match=r"without is a list of client-events, .*, not "):
+        start(without=without)
+
+
 # The HTTP API
 
 
