@@ -47,7 +47,17 @@ CHANNEL_BYTES = 1000
 class Event:
     """One event, from the call that deferred it to the answer of the service."""
 
-    __slots__ = ("app", "client", "due", "is_alone", "settle", "since", "tries", "wire")
+    __slots__ = (
+        "app",
+        "channels",
+        "client",
+        "due",
+        "is_alone",
+        "settle",
+        "since",
+        "tries",
+        "wire",
+    )
 
     settle: Callable[[], None]
     """What the publisher calls when it is published, or told as lost."""
@@ -56,6 +66,7 @@ class Event:
         self.app = app
         self.client = client
         self.wire = wire
+        self.channels: list[str] = wire["channels"]
         self.since = 0.0
         """When it left its request."""
         self.due = 0.0
@@ -67,16 +78,11 @@ class Event:
         return f"{self.wire['name']!r} on {' '.join(self.channels)}"
 
     @property
-    def channels(self) -> list[str]:
-        channels: list[str] = self.wire["channels"]
-        return channels
-
-    @property
     def size(self) -> int:
         return len(self.wire["data"]) + CHANNEL_BYTES * len(self.channels)
 
 
-Lost = list[tuple[Event, Exception]]
+Lost = list[tuple[Event, BaseException]]
 
 
 class Call:
@@ -89,10 +95,6 @@ class Call:
         self.channels = channels
         self.failures = failures
         """How many calls had failed in a row when it started."""
-
-    @property
-    def is_alone(self) -> bool:
-        return len(self.events) == 1 and self.events[0].is_alone
 
 
 class Desk:
@@ -108,8 +110,6 @@ class Desk:
         """The channels of calls under way."""
         self.ready: deque[Event] = deque()
         """Events that are first in all their lanes, none of which is held."""
-        self.alone: deque[Event] = deque()
-        """Likewise those that leave alone."""
         self.later: list[tuple[float, int, Event]] = []
         """Likewise those to be tried again, as a heap of when, ..., event."""
         self.under_way: set[Call] = set()
@@ -118,7 +118,7 @@ class Desk:
         self.failures = 0
         """How many calls in a row found that the service does not answer."""
         self.failing_since = self.quiet_until = 0.0
-        self.error: Exception = PusherError("No call was made.")
+        self.error: BaseException = PusherError("No call was made.")
         """The last failure."""
         self.is_trusted = True
         """Whether the last call was taken, so that several may be under way."""
@@ -153,7 +153,8 @@ class Desk:
         due: list[Event] = []
         while self.later and self.later[0][0] <= now:
             due.append(heappop(self.later)[2])
-        self.alone.extend(event for event in due if event.is_alone)
+        # One that leaves alone waits its turn: it may fail again, and delay the others.
+        self.ready.extend(event for event in due if event.is_alone)
         self.ready.extendleft(event for event in reversed(due) if not event.is_alone)
         when = max(self._when(is_hasty), self.quiet_until)
         age_out = self.ready[0].since + self.patience if self.failures and self.ready else math.inf
@@ -164,25 +165,21 @@ class Desk:
         return self._compose(now)
 
     def _when(self, is_hasty: bool) -> float:
-        if not self.ready and not self.alone:
+        if not self.ready:
             return self.later[0][0] if self.later else math.inf
         lanes = (self.lanes[one.channels[0]] for one in islice(self.ready, rules.EVENTS_PER_BATCH))
-        is_time = (
-            is_hasty
-            or not self.under_way
-            or self.alone
-            or sum(map(len, lanes)) >= rules.EVENTS_PER_BATCH
-        )
+        is_time = is_hasty or not self.under_way or sum(map(len, lanes)) >= rules.EVENTS_PER_BATCH
         return 0.0 if is_time else max(self.ready[0].since, self.ready[0].due) + GATHERING_SECONDS
 
     def _compose(self, now: float) -> Call:
         events: list[Event] = []
         mine: dict[str, None] = {}  # in order, as a set is not
-        # While calls fail, one with others says more of the service than one that had failed.
-        source = self.ready if self.failures and self.ready else self.alone or self.ready
-        room = rules.EVENTS_PER_BATCH if source is self.ready and self.takes_batches else 0
-        while source and (not events or len(source[0].channels) <= room):
-            event = source.popleft()
+        room = 0 if self.ready[0].is_alone or not self.takes_batches else rules.EVENTS_PER_BATCH
+        while self.ready:
+            event = self.ready[0]
+            if events and (event.is_alone or len(event.channels) > room):
+                break
+            self.ready.popleft()
             event.tries += 1
             events.append(event)
             room -= len(event.channels)
@@ -198,7 +195,7 @@ class Desk:
         self.under_way.add(call)
         return call
 
-    def answered(self, call: Call, error: Exception | None, now: float) -> None:
+    def answered(self, call: Call, error: BaseException | None, now: float) -> None:
         """A call has its answer; None: its events are published."""
         self.under_way.discard(call)
         self.held.difference_update(call.channels)
@@ -209,11 +206,12 @@ class Desk:
                 self.lanes.setdefault(channel, deque()).appendleft(event)
         self._free(call.channels)
 
-    def _learn(self, call: Call, error: Exception | None, now: float) -> None:
+    def _learn(self, call: Call, error: BaseException | None, now: float) -> None:
+        is_alone = any(event.is_alone for event in call.events)
         if error is None or not policy.is_outage(error):
             self.failures, self.quiet_until = 0, 0.0
             self.is_trusted = error is None or policy.is_refusal_of_an_event(error)
-        elif self.failures or not policy.is_of_an_event(error, is_alone=call.is_alone):
+        elif self.failures or not policy.is_of_an_event(error, is_alone=is_alone):
             self.failing_since = self.failing_since if self.failures else now
             self.failures = call.failures + 1  # calls that fail together count once
             pause = max(policy.pause_after(self.failures), retry_after_of(error))
@@ -223,7 +221,7 @@ class Desk:
             self.error = error
             self.takes_batches &= len(call.events) < 2 or not policy.knows_no_batches(error)
 
-    def _judge(self, call: Call, error: Exception, now: float) -> list[Event]:
+    def _judge(self, call: Call, error: BaseException, now: float) -> list[Event]:
         """The events that are to be tried again; all others are lost."""
         again = []
         takes_all_along = False
@@ -242,7 +240,7 @@ class Desk:
             self._lose(self._clear(), error)
         return again
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: BaseException) -> None:
         """Lose all that waits, and what is under way."""
         for call in self.under_way:
             self._lose(call.events, error)
@@ -254,7 +252,7 @@ class Desk:
         self.failures, self.quiet_until = min(self.failures, 1), 0.0
         self.later = [(0.0, number, event) for _, number, event in sorted(self.later)]
 
-    def _lose(self, events: Iterable[Event], error: Exception) -> None:
+    def _lose(self, events: Iterable[Event], error: BaseException) -> None:
         self.lost += [(event, error) for event in events]
 
     def _lose_old(self, now: float) -> bool:
@@ -264,19 +262,20 @@ class Desk:
             for lane in self.lanes.values()
             for event in takewhile(lambda one: one.since + self.patience <= now, lane)
         }
+        if not old:
+            return False
         for event in old.values():
             self._leave(event)
-        self.ready = deque(one for one in self.ready if id(one) not in old)
-        self.alone = deque(one for one in self.alone if id(one) not in old)
-        self.later = sorted(one for one in self.later if id(one[2]) not in old)
-        self._free(channel for event in old.values() for channel in event.channels)
+        self.ready.clear()
+        self.later.clear()
+        self._free(list(self.lanes))
         self._lose(old.values(), self.error)
-        return bool(old)
+        return True
 
     def _clear(self) -> list[Event]:
         """Take all that waits, but what is under way."""
         found = {id(one): one for lane in self.lanes.values() for one in lane}
-        for content in (self.lanes, self.ready, self.alone, self.later):
+        for content in (self.lanes, self.ready, self.later):
             content.clear()
         return sorted(found.values(), key=lambda one: one.since)
 

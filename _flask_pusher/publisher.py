@@ -89,7 +89,7 @@ def publish_here(events: Sequence[Event]) -> None:
             if news := _news_of(desk, call, error):
                 news()
     except BaseException as error:  # that of a server's timeout, say
-        desk.give_up(_as_error(error))
+        desk.give_up(error)
         raise
     finally:
         tell_lost(desk.lost)
@@ -119,7 +119,7 @@ def _desk_of(events: Sequence[Event], patience: float) -> Desk:
     return desk
 
 
-def _calls_of(desk: Desk) -> Iterator[tuple[Call, Exception | None]]:
+def _calls_of(desk: Desk) -> Iterator[tuple[Call, BaseException | None]]:
     """Make all calls of a desk, one after another."""
     while (call := desk.next(time.monotonic())) != math.inf:
         if not isinstance(call, Call):
@@ -132,13 +132,6 @@ def _calls_of(desk: Desk) -> Iterator[tuple[Call, Exception | None]]:
             error = raised
         desk.answered(call, error, time.monotonic())
         yield call, error
-
-
-def _as_error(error: BaseException) -> Exception:
-    if isinstance(error, Exception):
-        return error
-    ended: Exception = PusherError(f"The call was ended by {type(error).__name__}: {error}")
-    return ended
 
 
 def checked_calls(calls: Any) -> list[Wire]:
@@ -212,7 +205,7 @@ def _send_signal(
         _is_telling.reset(token)
 
 
-def _news_of(desk: Desk, call: Call, error: Exception | None) -> Callable[[], None] | None:
+def _news_of(desk: Desk, call: Call, error: BaseException | None) -> Callable[[], None] | None:
     """What is to be logged of the service itself."""
     if not call.events:  # they were given up
         return None
@@ -252,7 +245,7 @@ class Delivery:
     def wait(self) -> None:
         """Wait until the events are settled: no longer than ``PUSHER_TIMEOUT`` without any being
         settled, a second where the service does not answer, and not where that is known."""
-        if self.publisher.is_own_thread() or self._failing_since():
+        if self._failing_since():
             return
         last = time.monotonic()
         while self.left:
@@ -282,7 +275,6 @@ class Publisher:
         self.chores: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.starting = threading.RLock()  # a collector may come here meanwhile
         self.is_started = False
-        self.threads: list[threading.Thread] = []
         self.desks: dict[Key, Desk] = {}
         """The one whose turn is next comes first."""
         self.is_shared = False
@@ -312,9 +304,7 @@ class Publisher:
         return True
 
     def _start_thread(self, target: Callable[[], None], suffix: str = "") -> None:
-        thread = threading.Thread(target=target, name=f"flask-pusher{suffix}", daemon=True)
-        thread.start()
-        self.threads.append(thread)
+        threading.Thread(target=target, name=f"flask-pusher{suffix}", daemon=True).start()
 
     def _at_exit(self) -> None:
         """A process that ends sends what waits: by its own end, by multiprocessing's, and by that
@@ -329,22 +319,9 @@ class Publisher:
 
     # -- Called by any thread --
 
-    def submit(self, events: Sequence[Event]) -> Delivery:
-        """Take events over, all of one client, to its present address."""
-        client = events[0].client
-        key = client, client.address
-        delivery = Delivery(self, key, len(events), client.timeout)
-        for event in events:
-            event.since, event.settle = time.monotonic(), delivery.settle
-        self.inbox.put(partial(self._take, key, events))
-        return delivery
-
     def run(self, function: Callable[[], None]) -> None:
         """Have a thread of the publisher's call this. A garbage collector may ask for it."""
         self.chores.put(function)
-
-    def is_own_thread(self) -> bool:
-        return threading.get_ident() in [thread.ident for thread in self.threads]
 
     def flush(self, *_sender: Any, **_extra: Any) -> None:
         """Wait until everything is published: 10 seconds at most, and 2 where the service does not
@@ -370,7 +347,7 @@ class Publisher:
         try:
             desk.post(events)
         except BaseException as raised:  # noqa: BLE001 - the policy finds out what it means
-            error = _as_error(raised)
+            error = raised
         self.inbox.put(partial(self._answered, desk, call, error))
 
     def _tell(self, tell: Callable[[Any], None], told: Sequence[Any], events: list[Event]) -> None:
@@ -402,7 +379,9 @@ class Publisher:
         now = time.monotonic()
         when = min(self._give_up(now), self._start_calls(now))
         for key, desk in list(self.desks.items()):
-            self._tell_what_is_lost(desk)
+            if desk.lost:
+                lost, desk.lost = desk.lost, []
+                self.run(partial(self._tell, tell_lost, lost, [event for event, _ in lost]))
             if self._is_over(desk, now):
                 del self.desks[key]
         if not self.size:
@@ -435,7 +414,7 @@ class Publisher:
         )
         return desk.is_empty and not is_known
 
-    def _take(self, key: Key, events: Sequence[Event]) -> None:
+    def take(self, key: Key, events: Sequence[Event]) -> None:
         client, address = key
         if key not in self.desks:
             self.is_shared |= bool(self.desks)
@@ -450,7 +429,7 @@ class Publisher:
             else:
                 desk.add(event)
 
-    def _answered(self, desk: Desk, call: Call, error: Exception | None) -> None:
+    def _answered(self, desk: Desk, call: Call, error: BaseException | None) -> None:
         self.idle += 1
         desk.answered(call, error, time.monotonic())
         if news := _news_of(desk, call, error):
@@ -461,11 +440,6 @@ class Publisher:
             self.run(partial(self._tell, tell_published, call.events, call.events))
         else:
             self._settled(call.events)
-
-    def _tell_what_is_lost(self, desk: Desk) -> None:
-        if desk.lost:
-            lost, desk.lost = desk.lost, []
-            self.run(partial(self._tell, tell_lost, lost, [event for event, _ in lost]))
 
     def _settled(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -513,8 +487,13 @@ def publisher() -> Publisher:
 def submit(events: Sequence[Event]) -> Delivery:
     """Have the publisher publish events, all of one client, to its present address. This neither
     waits nor raises; where no thread can be started, it publishes in this one."""
-    here = publisher()
+    here, client = publisher(), events[0].client
+    delivery = Delivery(here, (client, client.address), len(events), client.timeout)
+    for event in events:
+        event.since, event.settle = time.monotonic(), delivery.settle
     if here.start():
-        return here.submit(events)
-    publish_here(events)
-    return Delivery(here, (events[0].client, events[0].client.address), 0, 0)
+        here.inbox.put(partial(here.take, delivery.key, events))
+    else:
+        publish_here(events)
+        delivery.left = 0
+    return delivery

@@ -18,7 +18,7 @@ from pusher.errors import PusherError
 
 from _flask_pusher import publisher as room
 from _flask_pusher.desk import Event, Wire
-from _flask_pusher.publisher import SENDERS, Publisher, published
+from _flask_pusher.publisher import SENDERS, Publisher, published, submit
 from flask_pusher import NoAnswer, Pusher, RecordedEvent
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Driven:
         )
 
     def submit_wires(self, *wires: Wire) -> None:
-        self.publisher.submit([Event(self.app, self.client, wire) for wire in wires])
+        submit([Event(self.app, self.client, wire) for wire in wires])
         self.decide()
 
     def wait(self, seconds: float) -> None:
@@ -136,8 +136,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def driven(make_app: MakeApp, clock: Clock) -> Driven:
-    return Driven(make_app, clock)
+def driven(make_app: MakeApp, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Driven:
+    driven = Driven(make_app, clock)
+    driven.publisher.is_started = True
+    monkeypatch.setattr(room, "publisher", lambda: driven.publisher)
+    return driven
 
 
 def numbered(count: int, channel: str = "") -> list[str]:
@@ -749,7 +752,6 @@ class TestTheEnd:
 
     def test_a_forked_process_does_not_send_what_its_parent_has(self, driven: Driven) -> None:
         driven.submit("0 a")
-        driven.publisher.is_started = True
         driven.publisher.pid += 1
         driven.publisher.flush()
         assert driven.publisher.chores.empty()
@@ -784,7 +786,7 @@ class TestWhatIsPublished:
             told.append((sender, [event.name for event in events]))
 
         with published.connected_to(receive, other), published.connected_to(receive, driven.app):
-            driven.publisher.submit(
+            submit(
                 [
                     Event(driven.app, driven.client, wire("mine")),
                     Event(other, driven.client, wire("other's")),
@@ -799,7 +801,7 @@ class TestWhatIsPublished:
     ) -> None:
         other = make_app()
         driven.submit("0 a")
-        driven.publisher.submit([Event(other, driven.client, wire("other's"))])
+        submit([Event(other, driven.client, wire("other's"))])
         driven.submit("1 c")
         driven.answer()
         driven.answer(refusal(403))
