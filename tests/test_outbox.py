@@ -1555,6 +1555,7 @@ class TestWhatIsSaid:
         answer.close()
         room._speak_at_exit()
         assert len(said()) == 1
+        assert names(api) == ["one"]
 
 
 class TestCookies:

@@ -6,9 +6,9 @@ and the answer is the event's name. What is lost is noted in a file.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -27,7 +27,8 @@ def create_app() -> Flask:
     numbers = itertools.count()
     lost = Path(os.environ["LOST_EVENTS"])
     if "ENDS_IN_ORDER" in os.environ:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        sys.path.append(str(Path(__file__).parents[2] / "docs" / "recipes"))
+        importlib.import_module("ends_in_order")
     room.QUEUE_BYTES = int(os.environ.get("QUEUE_BYTES", room.QUEUE_BYTES))
 
     @app.get("/defer")

@@ -268,6 +268,28 @@ def test_a_server_that_lets_sigterm_kill_it_loses_what_waits_unless_two_lines_me
     assert site.lost == []
 
 
+def test_a_reload_of_flask_run_waits_and_loses_nothing(api: Api, run: Run, tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.touch()
+    site = run("flask", "--reload", "--extra-files", str(watched))
+    api.may_answer.clear()
+    site.answers += [site.get("/defer") for _ in range(10)]
+    (before,) = site.processes
+    os.utime(watched, (time.time() + 60, time.time() + 60))
+    time.sleep(2)  # it looks once a second, and then ends
+    api.may_answer.set()
+    wait_until(lambda: before not in next_answer(site))
+    os.kill(int(site.answers[-1].partition("-")[0]), signal.SIGTERM)
+    assert set(site.answers[:10]) <= set(api.names)
+    assert site.lost == []
+
+
+def next_answer(site: Site) -> str:
+    with suppress(OSError):
+        site.answers.append(site.get("/defer"))
+    return site.answers[-1]
+
+
 def test_a_worker_that_is_killed_loses_only_its_newest_events(api: Api, run: Run) -> None:
     site = run("sync")
     site.ask(until=lambda: len(site.answers) > 300)
