@@ -290,7 +290,11 @@ class LocalServer:
 
     @property
     def channels(self) -> dict[str, ChannelView]:
-        """The channels that somebody is subscribed to, by name."""
+        """The channels that somebody is subscribed to, by name.
+
+        Each has ``subscribers``, the socket ids, and ``members``: on a presence channel, each
+        member's id and ``user_info``.
+        """
         return self._ask(self._channels())
 
     async def _channels(self) -> dict[str, ChannelView]:
@@ -303,7 +307,11 @@ class LocalServer:
 
     @property
     def connections(self) -> dict[str, ConnectionView]:
-        """The connections, by socket id."""
+        """The connections, by socket id.
+
+        Each has ``user_id``, that of the user who has signed in, or None, and ``channels``, the
+        names of those that it is subscribed to.
+        """
         return self._ask(self._connections())
 
     async def _connections(self) -> dict[str, ConnectionView]:
@@ -316,7 +324,9 @@ class LocalServer:
     def webhooks(self) -> list[WebhookView]:
         """The events that were posted by webhooks, in that order, and what was answered.
 
-        One that is posted again is there again. The last 10,000 are kept.
+        Each has ``event``, as a webhook's handler gets it, ``status``, None where there was no
+        answer or a handler raised, and ``problem``: in words what was wrong, or nothing where the
+        webhook was taken. One that is posted again is there again. The last 10,000 are kept.
         """
         return list(self._server.posted.copy())
 

@@ -71,16 +71,16 @@ def main() -> None:
             request_handler=QuietRequestHandler,
             fd=listener.fileno(),
         )
-        thread = Thread(target=site.serve_forever)
-        thread.start()
-        running.callback(thread.join)
-        running.callback(site.shutdown)
         address = f"http://127.0.0.1:{site.port}"
         if is_local:
             channels = running.enter_context(local_server(app, webhooks=address))
             say(f"A local Channels server shows what happens at {channels.url}/")
         else:
             say("Webhooks: let the Channels service post them to /pusher/events.")
+        thread = Thread(target=site.serve_forever)
+        thread.start()
+        running.callback(thread.join)
+        running.callback(site.shutdown)  # before the Channels server, which posts webhooks to it
         say(f"Open {address}/ in two tabs, under two names. Press Ctrl-C to stop.")
         while not stopped.wait(0.5):  # Windows runs signal handlers only between waits
             if parent not in (None, os.getppid()):
