@@ -19,7 +19,8 @@ What a savepoint or a transaction rolled back is forgotten. A row has changed wh
 
 Functions are asked in the flush: before it about a row that it deletes, and else when it has
 written all rows. Relationships can be loaded then, and no flush begins. The row as it was loaded is
-an object of its own, with what was in memory: a function that needs more of it knows no channel.
+an object of its own, with the old values of what has changed, as far as they were in memory. Where
+the function needs one that was not, the row's old channels are not known.
 """
 
 from __future__ import annotations
@@ -113,11 +114,11 @@ class Models:
             if self.declared.setdefault(model, declared) != declared:
                 raise declared_twice(declaration)
 
-            def wrote(_mapper: object, _connection: object, row: Any) -> None:
+            def writes(_mapper: object, _connection: object, row: Any) -> None:
                 self._note(declared, row)
 
-            for moment in ("after_insert", "after_update", "after_delete"):
-                event.listen(model, moment, wrote, propagate=True)
+            for moment in ("before_insert", "before_update", "before_delete"):
+                event.listen(model, moment, writes, propagate=True)
             return function
 
         return decorator
@@ -149,22 +150,23 @@ class Models:
 
         if self not in _silent.get():
             state = inspect(row)
-            was_there = state.identity is not None
-            loaded = _as_loaded(state) if was_there else None
-            is_modified = not was_there or state.session.is_modified(row)
-            flushed = self._followed.innermost(state.session).flushed
-            flushed.setdefault((declared, state), (row, is_modified, names, loaded))
+            unmodified, attributes = state.unmodified, state.attrs.items()
+            old = {key: a.history.non_added() for key, a in attributes if key not in unmodified}
+            is_modified = state.identity is None or state.session.is_modified(row)
+            noted = (row, state.identity is not None, is_modified, names, old)
+            self._followed.innermost(state.session).flushed.setdefault((declared, state), noted)
 
     def _flushed(self, session: Session, _: object) -> None:
         """Ask about what was written, and keep what became of each row."""
         transaction = self._followed.innermost(session)
         flushed, transaction.flushed = transaction.flushed, {}
-        for (declared, state), (row, is_modified, names, loaded) in flushed.items():
+        for (declared, state), (row, was_there, is_modified, before, old) in flushed.items():
             is_there = not state.was_deleted
             if is_modified or not is_there:  # SQLAlchemy names what it has only looked at, too
-                before = names if loaded is None else names + _names(declared, loaded)
                 after = _names(declared, row) if is_there else ()
-                change = Change(loaded is not None, is_there, before, after)
+                if was_there:  # now what both need is in memory
+                    before += _names(declared, _as_loaded(state, old))
+                change = Change(was_there, is_there, before, after)
                 transaction.keep((declared, state.identity), change)
 
     # -- After the commit --
@@ -196,21 +198,23 @@ def _names(declared: Declared, row: Any) -> tuple[str, ...]:
         return ()
 
 
-def _as_loaded(state: InstanceState[Any]) -> Any:
-    """The row as it was loaded: an object that no session has, and that can load nothing."""
+def _as_loaded(state: InstanceState[Any], old: Mapping[str, list[Any]]) -> Any:
+    """The row as it was loaded: an object that no session has, and that can load nothing.
+
+    :param old: the values of the attributes that have changed; none where they are not known.
+    """
     from sqlalchemy.orm import make_transient_to_detached
     from sqlalchemy.orm.attributes import set_committed_value
 
     loaded = state.mapper.class_manager.new_instance()
-    attributes = state.attrs
     for attribute in (*state.mapper.column_attrs, *state.mapper.relationships):
         key = attribute.key
-        values = attributes[key].history.non_added()
-        if getattr(attribute, "uselist", False):
-            if key in state.dict:
-                set_committed_value(loaded, key, values)
-        elif values:
-            set_committed_value(loaded, key, values[0])
+        if key not in old:
+            vars(loaded).update({key: state.dict[key]} if key in state.dict else {})
+        elif not getattr(attribute, "uselist", False):
+            vars(loaded).update((key, value) for value in old[key])
+        elif attribute.lazy not in ("dynamic", "write_only"):
+            set_committed_value(loaded, key, old[key])
     make_transient_to_detached(loaded)
     return loaded
 

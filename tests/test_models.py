@@ -36,8 +36,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import (
     DeclarativeBase,
+    DynamicMapped,
     Mapped,
     Session,
+    WriteOnlyMapped,
     composite,
     mapped_column,
     relationship,
@@ -555,6 +557,56 @@ class TestWhoHears:
         shop.have(Line(order_id=7, number=1))
         told = shop.commit(change)
         assert set(told) == {"private-line-1", "private-line-2", "private-line-3"}
+
+    def test_what_the_function_reads_of_the_row_as_it_was_is_loaded(self, shop: Shop) -> None:
+        """What has not changed is the same for the row as it is, which is asked about first."""
+
+        @shop.pusher.broadcasts(Order)
+        def channels_of(order: Order) -> list[str]:
+            return [f"{order.owner}{order.note}", *(f"line-{one.number}" for one in order.lines)]
+
+        def move() -> None:
+            shop.session.get_one(Order, 7).user_id = 2
+
+        shop.have(Line(order_id=7, number=1))
+        assert set(shop.commit(move)) == {"private-user-1", "private-user-2", "line-1"}
+
+    def test_a_value_that_the_database_computes(self, orders: Shop) -> None:
+        def move() -> None:
+            order: Any = orders.session.get_one(Order, 7)
+            order.user_id = Order.user_id + 1
+
+        assert set(orders.commit(move)) == {"private-orders", "private-user-1", "private-user-2"}
+
+    def test_relationships_that_are_never_loaded_are_no_hindrance(self, shop: Shop) -> None:
+        class Posts(DeclarativeBase):
+            pass
+
+        class Post(Posts):
+            __tablename__ = "posts"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            replies: WriteOnlyMapped[Any] = relationship("Reply")
+            likes: DynamicMapped[Any] = relationship("Like")
+
+        class Reply(Posts):
+            __tablename__ = "replies"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            post_id: Mapped[int] = mapped_column(ForeignKey("posts.id"))
+
+        class Like(Posts):
+            __tablename__ = "likes"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            post_id: Mapped[int] = mapped_column(ForeignKey("posts.id"))
+
+        def add() -> None:
+            post = shop.session.get_one(Post, 1)
+            post.replies.add(Reply())
+            post.likes.append(Like())
+
+        Posts.metadata.create_all(shop.engine)
+        shop.have(Post(id=1))
+        shop.pusher.broadcasts(Post)(lambda post: f"post-{post.id}")
+        assert shop.commit(add) == {"post-1": of(updated=(1,), model="Post")}
 
     def test_who_is_added_to_a_relationship_and_who_is_removed(self, shop: Shop) -> None:
         @shop.pusher.broadcasts(Document)
