@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -32,7 +31,10 @@ _URL = (
     rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>{_PATH})?/apps/(?P<app_id>{rules.APP_ID})/?"
 )
 _BASE64_OF_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
-_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_FLAGS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
 _HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com\.?"
 _LONGEST = 10**9
 """Seconds, which sockets and clocks can count."""
@@ -74,30 +76,35 @@ class Settings:
         return {**self.extra_tokens, self.key: self.secret}
 
 
-class _WrongError(Exception):
-    """A value that a setting cannot have. The reader says what it should be, if it knows better."""
+class _WrongError(ValueError):
+    """Says what the setting should be, where the reader knows better than the table."""
 
 
-# -- Readers: each takes a value that is set, and gives what it means -----------------------------
+# -- Readers: each takes a value that is set, and gives what it means, or raises -------------------
 
 
 def _trimmed(value: Any) -> Any:
     """Text as environment variables and files of secrets have it."""
-    if isinstance(value, bytes):
-        with suppress(UnicodeDecodeError):
-            value = value.decode()
-    return value.strip() if isinstance(value, str) else value
+    text = value.decode() if isinstance(value, bytes) else value
+    return text.strip() if isinstance(text, str) else text
 
 
 def _text(pattern: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)  # digits that from_prefixed_env took for JSON
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _credential(pattern: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
         if isinstance(value, float):
             raise _WrongError("given as text: in an environment variable, quote it twice")
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise _WrongError
-        return value
+        return _text(pattern)(value)
 
     return read
 
@@ -107,31 +114,26 @@ def _cluster(value: Any) -> str:
 
 
 def _host(value: Any) -> str:
-    if not isinstance(value, str) or ":" not in value:
-        return _text(_HOST)(value).lower()
+    host = _text(rf"{_HOST}|[0-9A-Fa-f:.]+")(value).lower()
+    if ":" not in host:
+        return _text(_HOST)(host)
     from ipaddress import IPv6Address
 
-    address = value.strip("[]")
-    with suppress(ValueError):
-        if "%" not in str(IPv6Address(address)):  # a zone, which HTTP libraries cannot ask
-            return f"[{address}]"  # as URLs have it
-    raise _WrongError
+    address = host.strip("[]")
+    IPv6Address(address)  # which raises, or it is one
+    return f"[{address}]"  # as URLs have it
 
 
 def _flag(value: Any) -> bool:
-    text = str(value).lower()
-    if text not in (*_TRUE, *_FALSE):
-        raise _WrongError
-    return text in _TRUE
+    return _FLAGS[str(value).lower()]
 
 
 def _whole_number(most: int, least: int = 1) -> Callable[[Any], int]:
     def read(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch("[0-9]{1,10}", value):
-            value = int(value)
-        if type(value) is not int or not least <= value <= most:
-            raise _WrongError
-        return int(value)
+        number = int(_text("[0-9]{1,10}")(value))
+        if not least <= number <= most:
+            raise ValueError
+        return number
 
     return read
 
@@ -141,35 +143,28 @@ def _port(value: Any) -> int | None:
 
 
 def _seconds(value: Any) -> float:
-    with suppress(ValueError):
-        number = float(value) if isinstance(value, str) else value
-        if type(number) in (int, float) and 0 < number <= _LONGEST:
-            return float(number) if type(number) is float else number
-    raise _WrongError
+    number = value if isinstance(value, int) else float(value)
+    if isinstance(value, bool) or not 0 < number <= _LONGEST:
+        raise ValueError
+    return number
 
 
 def _or_none(reader: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """For settings in which None has a meaning, and is ``none`` or ``null`` as text."""
-
-    def read(value: Any) -> Any:
-        is_none = value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
-        return None if is_none else reader(value)
-
-    return read
+    return lambda value: None if str(value).lower() in ("none", "null") else reader(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, str):
-        with suppress(ValueError, RecursionError):  # then it is no mapping either
-            value = json.loads(value)
-    if not isinstance(value, Mapping):
-        raise _WrongError
-    return value
+    found = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        raise ValueError  # noqa: TRY004 - as all that a setting cannot be
+    return found
 
 
 def _tokens(value: Any) -> Mapping[str, str]:
+    key_of, secret_of = _credential(_KEY), _credential(_ANY_TEXT)
     return {
-        _text(_KEY)(_trimmed(key)): _text(_ANY_TEXT)(_trimmed(secret))
+        key_of(_trimmed(key)): secret_of(_trimmed(secret))
         for key, secret in _mapping(value).items()
     }
 
@@ -183,37 +178,32 @@ def _backend_options(value: Any) -> Mapping[str, Any]:
 
 
 def _backend(value: Any) -> Any:
-    if value in ("requests", RequestsBackend):
-        return None
-    if value == "log":
-        return LogBackend
-    if isinstance(value, str):
-        try:
-            value = import_string(value)
-        except (ImportError, ValueError):
-            raise _WrongError("'requests', 'log', or a class's import path that imports") from None
-    if not callable(value):
-        raise _WrongError
-    if any(base.__module__ == "pusher.tornado" for base in getattr(value, "__mro__", ())):
+    known = {"requests": None, RequestsBackend: None, "log": LogBackend}
+    if value in known:
+        return known[value]
+    backend = import_string(value) if isinstance(value, str) else value
+    if not callable(backend):
+        raise ValueError  # noqa: TRY004 - as all that a setting cannot be
+    if any(base.__module__ == "pusher.tornado" for base in getattr(backend, "__mro__", ())):
         raise _WrongError(
             "another backend than Tornado's: its futures need Tornado's loop, which no Flask"
             " application runs, so nothing would be sent"
         )
-    return value
+    return backend
 
 
 def _url(value: Any) -> Mapping[str, str]:
     parts = re.fullmatch(_URL, _text(r"\S+")(value))
     if parts is None or (parts["port"] and not 1 <= int(parts["port"]) <= 65535):
-        raise _WrongError
+        raise ValueError
     found = {name: part for name, part in parts.groupdict().items() if part}
     return {**found, "host": _host(found["host"]), "secret": unquote(found["secret"])}
 
 
 def _raw_key(value: Any) -> bytes:
-    raw = value.encode(errors="surrogatepass") if isinstance(value, str) else value
+    raw: bytes = value.encode(errors="surrogatepass") if isinstance(value, str) else value
     if not isinstance(raw, bytes) or len(raw) != 32:
-        raise _WrongError
+        raise ValueError
     return raw
 
 
@@ -251,10 +241,16 @@ _IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
 URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
 TABLE = (
     Setting(
-        "PUSHER_APP_ID", _text(rules.APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -", CHECKED
+        "PUSHER_APP_ID",
+        _credential(rules.APP_ID),
+        None,
+        "the app's id, of A-Z a-z 0-9 _ -",
+        CHECKED,
     ),
-    Setting("PUSHER_KEY", _text(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -", CHECKED),
-    Setting("PUSHER_SECRET", _text(_ANY_TEXT), None, "the app's secret", NEVER),
+    Setting(
+        "PUSHER_KEY", _credential(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -", CHECKED
+    ),
+    Setting("PUSHER_SECRET", _credential(_ANY_TEXT), None, "the app's secret", NEVER),
     Setting("PUSHER_CLUSTER", _cluster, None, "a cluster's name, such as eu", CHECKED),
     Setting(
         "PUSHER_HOST", _host, None, "a host's name, without scheme, credentials and port", CHECKED
@@ -364,13 +360,12 @@ def _with_arguments_of_the_client(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(row: Setting, config: Mapping[str, Any]) -> Any:
     value = config.get(row.key, row.default)
-    value = value if row.read is _raw_key else _trimmed(value)
-    if value in (*row.unset, row.default):
-        return row.default
     try:
-        return row.read(value)
-    except _WrongError as wrong:
-        raise _error(row, config[row.key], str(wrong) or row.wanted) from None
+        value = value if row.read is _raw_key else _trimmed(value)
+        return row.default if value in (*row.unset, row.default) else row.read(value)
+    except (ValueError, TypeError, LookupError, ImportError, RecursionError) as error:
+        wanted = str(error) if isinstance(error, _WrongError) else row.wanted
+        raise _error(row, config.get(row.key), wanted) from None
 
 
 def _error(row: Setting, value: Any, wanted: str) -> ValueError:
