@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -167,6 +166,8 @@ def is_loopback(host: str) -> bool:
 
 def _has(host: str, quality: str) -> bool:
     """Whether a host is an address of this quality, and no name."""
+    import ipaddress
+
     try:
         return bool(getattr(ipaddress.ip_address(host), quality))
     except ValueError:
