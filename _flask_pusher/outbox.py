@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -69,9 +70,8 @@ WAITING_SECONDS = 60
 def places() -> tuple[object, ...]:
     """The request and the application context that code runs in, those that there are."""
     call = _call.get()
-    context = g._get_current_object() if has_app_context() else None
-    found = (call if call is not None and call.is_here() else None, context)
-    return tuple(place for place in found if place is not None)
+    found = [call] if call is not None and call.is_here() else []
+    return (*found, g._get_current_object()) if has_app_context() else tuple(found)
 
 
 class Entry(Event):
@@ -80,12 +80,12 @@ class Entry(Event):
     __slots__ = ("fate", "recordings")
 
     def __init__(
-        self, owner: Outboxes, wire: Wire, recordings: list[Recording], fate: Fate | None
+        self, owner: Outboxes, wire: Wire, recordings: list[Recording], fate: Fate
     ) -> None:
         super().__init__(owner.app, owner.client, wire)
         self.recordings = recordings or None
         """Where it goes in place of the service; None: to the service."""
-        self.fate = fate or Fate([])
+        self.fate = fate
 
 
 @dataclass(eq=False)
@@ -120,7 +120,7 @@ class Outboxes:
             and outside of a request nothing does: they leave now.
         """
         recordings = self.recordings.of(self.client)
-        fate = None if is_decided else self.followed.in_progress()
+        fate = (None if is_decided else self.followed.in_progress()) or Fate([])
         is_now = is_decided and not _is_in_request()
         entries = [Entry(self, event, list(recordings), fate) for event in events]
         if not is_now:
@@ -250,7 +250,6 @@ class Outbox:
     is_closed = False
     since = 0.0
     """When the first event came."""
-    has_publisher = False
     _certain: tuple[Event, ...] = ()
     _failure = ""
     _thread = 0
@@ -302,8 +301,8 @@ class Outbox:
         if not self.since:
             self.since = time.monotonic()
             _hold(self)
-            # Before the response could be dropped.
-            self.has_publisher = self.owner.has_thread and publisher().start()
+            if self.owner.has_thread:
+                publisher().start()  # before the response could be dropped
         return True
 
     def keep(self, events: Iterable[Event]) -> bool:
@@ -446,10 +445,9 @@ class Middleware:
 class _Body:
     """The response's body, whose end and close the outbox is told of."""
 
-    _parts: Iterator[bytes] | None = None
-
     def __init__(self, body: Iterable[bytes], outbox: Outbox) -> None:
         self._body = body
+        self._parts = chain.from_iterable((body,))  # some middleware begins its work by iter()
         self._outbox = outbox
 
     def __iter__(self) -> Iterator[bytes]:
@@ -458,8 +456,6 @@ class _Body:
     def __next__(self) -> bytes:
         try:
             with self._outbox:
-                if self._parts is None:  # by which middleware of an application may begin its work
-                    self._parts = iter(self._body)
                 return next(self._parts)
         except StopIteration:
             self._outbox.answer()
@@ -480,7 +476,7 @@ class _Body:
         outbox = self._outbox
         if outbox.is_closed or outbox.pid != _process[0]:
             return
-        if outbox.has_publisher:
+        if outbox.owner.has_thread:
             publisher().run(outbox.close)
         else:
             outbox.close()

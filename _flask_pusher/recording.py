@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,18 +53,17 @@ class Recordings:
     """The recordings that one extension's applications are in."""
 
     def __init__(self) -> None:
-        self._active: tuple[Recording, ...] = ()
-        self._lock = threading.Lock()
+        self._active: list[Recording] = []
 
     def of(self, client: Client) -> list[Recording]:
-        return [one for one in self._active if one.client is None or one.client is client]
+        return [one for one in list(self._active) if one.client in (None, client)]
 
     def watch(self, client: Client) -> None:
         """Let what a client sends go to the recordings while there are any."""
         api_of(client).http.observers = lambda: self._observer(client)
 
     def _observer(self, client: Client) -> Observer | None:
-        recordings = self.of(client) if self._active else []
+        recordings = self.of(client)
         if not recordings:
             return None
 
@@ -82,13 +80,11 @@ class Recordings:
     @contextmanager
     def record(self, client: Client | None, channels: Channels | None) -> Iterator[Recording]:
         recording = Recording(client, _checked(channels or {}))
-        with self._lock:
-            self._active += (recording,)
+        self._active.append(recording)
         try:
             yield recording
         finally:
-            with self._lock:
-                self._active = tuple(one for one in self._active if one is not recording)
+            self._active.remove(recording)
             for settle in list(recording.at_end.values()):
                 settle(recording)
 
