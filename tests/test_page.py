@@ -49,7 +49,7 @@ def test_by_another_address_browsers_ask_each_time(
 
 
 def test_the_script_is_small(address: str, browser: FlaskClient) -> None:
-    assert len(gzip.compress(browser.get(address).data)) <= 6500
+    assert len(gzip.compress(browser.get(address).data)) <= 5_000
 
 
 def test_the_script_is_below_the_prefix_and_where_the_application_is_mounted(

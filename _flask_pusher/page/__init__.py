@@ -1,4 +1,11 @@
-"""The script that keeps a page up to date, ``page.js``, and the view that serves it."""
+"""The script that keeps a page up to date, ``page.js``, and the view that serves it.
+
+The script is served as it is written. It looks at the whole page after each batch of changes and
+compares: for each element a *place*, for each name a *channel* with the places that listen to it,
+for each URL a *source* with what is to be fetched when. It joins before it parts, so that a swap
+that takes an element out and puts it in again unsubscribes nothing. A channel whose subscription is
+pending is left when the outcome is known, or pusher-js would subscribe it again.
+"""
 
 from __future__ import annotations
 

@@ -389,7 +389,7 @@ def test_another_origin_is_not_asked(live: Live, channel: str) -> None:
     listens(tab)
     hears(tab, "pusher:stale")
     assert not [url for url in asked if "elsewhere" in url]
-    assert [line for line in lines if "another origin" in line]
+    assert [line for line in lines if "this origin" in line]
 
 
 # -- Swaps ----------------------------------------------------------------------------------------
@@ -650,8 +650,8 @@ def test_a_user_who_is_refused_is_told(live: Live) -> None:
 @pytest.mark.parametrize(
     ("head", "body", "line"),
     [
-        ("", '<p data-pusher-src="rows"></p>', "needs data-pusher"),
-        ("", '<p data-pusher="a" data-pusher-src></p>', "needs an id"),
+        ("", '<p data-pusher-src="rows"></p>', "needs a channel"),
+        ("", '<p data-pusher="a" data-pusher-src></p>', "where it is empty an id"),
         ("", '<p data-pusher-members="presence-a"></p>', "needs a <template>"),
         ("", '<p data-pusher="#a"></p>', '"#a"'),
         ("<script>globalThis.Pusher = null</script>", '<p data-pusher="a"></p>', ""),

@@ -76,7 +76,7 @@ def test_after_a_connection_that_broke(live: Live, shown: list[str], cable: Cabl
     expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "connecting")
     shown.append("new")
     cable.plug_in()
-    expect(tab.locator("b")).to_have_text("new", timeout=10_000)
+    expect(tab.locator("b")).to_have_text("new", timeout=20_000)
     listens(tab)
 
 
@@ -168,7 +168,7 @@ def test_after_the_service_closed_it_for_good_when_the_page_is_shown(
     tab.wait_for_function("Pusher.instances[0].connection.state === 'disconnected'")
     expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "connecting")
     until(lambda: len(lines) == 1, "a line", tab)
-    assert "closed the connection: 4009" in lines[0]
+    assert "4009" in lines[0]
     tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     listens(tab)
 

@@ -315,7 +315,10 @@ def test_a_preview_of_turbos_is_no_page(live: Live, channel: str) -> None:
         " live.outerHTML = '<p id=preview data-pusher=other></p>' }"
     )
     assert tab.evaluate("(name) => Pusher.instances[0].channel(name).subscribed", channel)
-    tab.evaluate("document.documentElement.removeAttribute('data-turbo-preview')")
+    tab.evaluate(
+        "() => { document.documentElement.removeAttribute('data-turbo-preview');"
+        " document.body.append('the page') }"
+    )
     listens(tab, "#preview")
 
 
