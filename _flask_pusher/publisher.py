@@ -280,6 +280,7 @@ class Publisher:
         self.is_shared = False
         """Whether several applications were here at once."""
         self.idle = SENDERS
+        self.has_answers = False
         self.size = 0
         self.ends: list[threading.Event] = []
         """What the end of the process waits for."""
@@ -368,8 +369,10 @@ class Publisher:
                 when = self._decide()
             except BaseException:  # noqa: BLE001
                 traceback.print_exc()
-            # Each wake-up takes the interpreter from a request, and few of them change much.
-            time.sleep(WAKING_SECONDS)
+            if not self.has_answers:
+                # Each wake-up takes the interpreter from a request, and few of them change much.
+                time.sleep(WAKING_SECONDS)
+            self.has_answers = False
 
     def _decide(self) -> float:
         """Start the calls that may start. Returns when there is something to do again."""
@@ -431,6 +434,7 @@ class Publisher:
 
     def _answered(self, desk: Desk, call: Call, error: BaseException | None) -> None:
         self.idle += 1
+        self.has_answers = True
         desk.answered(call, error, time.monotonic())
         if news := _news_of(desk, call, error):
             self.run(news)

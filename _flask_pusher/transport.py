@@ -347,12 +347,14 @@ def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
 
 
 def _seconds(text: str) -> float:
-    """How long ``Retry-After`` asks to wait: seconds, or a date."""
+    """How long ``Retry-After`` asks to wait, in seconds or by a date: for an hour at most."""
+    seconds = 0.0
     if text.isascii() and text.isdigit():
-        return float(text)
-    with suppress(TypeError, ValueError, IndexError):
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    return 0.0
+        seconds = float(text)
+    else:
+        with suppress(TypeError, ValueError, OverflowError):
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    return min(max(seconds, 0.0), 3600.0)
 
 
 def status_of(error: BaseException) -> int | None:

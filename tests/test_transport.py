@@ -471,8 +471,10 @@ def test_a_redirect_is_a_refusal_and_not_followed(
     [
         ("", 0),
         ("Retry-After: 7\r\n", 7),
-        ("Retry-After: Sat, 01 Jan 2050 00:00:00 GMT\r\n", 600_000_000),
+        ("Retry-After: Sat, 01 Jan 2050 00:00:00 GMT\r\n", 3600),
         ("Retry-After: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 0),
+        (f"Retry-After: {'9' * 400}\r\n", 3600),
+        ("Retry-After: Sat, 01 Jan 0001 00:00:00 GMT\r\n", 0),
         ("Retry-After: soon\r\n", 0),
         ("Retry-After: \u0667\r\n", 0),
         ("Retry-After: -7\r\n", 0),
@@ -485,7 +487,7 @@ def test_a_refusal_has_its_status_and_how_long_it_asks_to_wait(
     with pytest.raises(PusherBadStatus, match=r"^503: later$") as raised:
         publish(client_of(**server.config))
     assert status_of(raised.value) == 503
-    assert seconds <= retry_after_of(raised.value) <= seconds * 3
+    assert retry_after_of(raised.value) == seconds
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 500])

@@ -45,13 +45,15 @@ class Soketi:
         redis_port: int | None = None,
         path: str = "",
         tokens: Mapping[str, str] = {KEY: SECRET},
+        port: int | None = None,
     ) -> None:
         """
         :param redis_port: the Redis by which it is one service with its other nodes.
         :param path: what all its paths begin with.
         :param tokens: the app's keys, each with its secret.
+        :param port: where it listens; None: anywhere.
         """
-        ports = [free_port() for _ in range(3)]
+        ports = [port or free_port(), free_port(), free_port()]
         self.port = ports[0]
         self.path = path
         self.log = folder / "soketi.log"
