@@ -239,7 +239,9 @@ def _reject(status: int, reason: str, found: Any = None) -> NoReturn:
 def _is_mapping(value: Any) -> bool:
     """Whether ``dict()`` takes it by its keys: a database's rows may be no more than that."""
     kind = type(value)
-    return issubclass(kind, Mapping) or (hasattr(kind, "keys") and hasattr(kind, "__getitem__"))
+    if issubclass(kind, (dict, Mapping)):  # a dict is told sooner
+        return True
+    return hasattr(kind, "keys") and hasattr(kind, "__getitem__")
 
 
 def _is_always_true(value: Any) -> bool:

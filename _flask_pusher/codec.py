@@ -46,6 +46,8 @@ class Codec:
         if isinstance(value, Keys):
             pairs = (f"{json.dumps(key)}: {self.encode(one)}" for key, one in value.items())
             return f"{{{', '.join(pairs)}}}"
+        if type(value) is str:  # an id, most often
+            return json.dumps(value, ensure_ascii=self.ensure_ascii)
         provider = (self.app or flask).json  # unpickled, it is the current application's
         try:
             # Keys of two types cannot be sorted, and escapes count against an event's size.

@@ -214,7 +214,7 @@ def test_check_tells_whether_csrf_protection_lets_webhooks_through(
     if exempts:
         csrf.exempt(pusher.blueprint)
     server = make_server("127.0.0.1", 0, app)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     url = f"http://127.0.0.1:{server.port}/pusher/events/channel_existence"
     try:
