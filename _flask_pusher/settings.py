@@ -235,7 +235,7 @@ class Setting(NamedTuple):
 _A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
 _SECONDS = "seconds, more than 0 and up to 10**9"
 _A_ROUTE = "a path below the prefix, such as {}, without ? and #"
-_IS_ROUTE = _text(r"(?!\w+://)[^<>\s?#]+")
+_IS_ROUTE = _text(r"(?!\w+://)[^<>\s?#\ud800-\udfff]+")
 _A_SCRIPT = "a script's https://... or a path with a slash in front; empty: the page loads its own"
 _IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
 URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
@@ -444,7 +444,7 @@ def make_client(app: Flask, settings: Settings) -> Client:
         client = Client(**{**json_classes(app), **arguments, **options})
         if not callable(getattr(client.http, "send_request", None)):
             raise TypeError(f"a {type(client.http).__name__} has no method send_request")
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         key = "PUSHER_BACKEND_OPTIONS" if settings.backend_options else "PUSHER_BACKEND"
         wanted = "what PUSHER_BACKEND takes" if settings.backend_options else _ROWS[key].wanted
         raise ValueError(f"{key} should be {wanted}: {error}.") from error

@@ -239,6 +239,7 @@ WRONG = [
     ("PUSHER_AUTH", ""),
     ("PUSHER_AUTH", "  "),
     ("PUSHER_AUTH", "/auth?x=1"),
+    ("PUSHER_AUTH", "/lone \ud800"),
     ("PUSHER_AUTH", "https://shop.example/pusher/auth"),
     ("PUSHER_AUTH", "/auth#x"),
     ("PUSHER_USER_AUTH", ""),
@@ -537,6 +538,7 @@ class TestBackend:
             ("os.getcwd", "takes no arguments"),
             ("builtins.repr", "a str has no method send_request"),
             ("json.JSONEncoder", "positional argument"),
+            ("flask.Flask", "has no attribute"),
         ],
     )
     def test_what_is_no_backend_is_an_error_that_names_the_setting(
