@@ -452,7 +452,7 @@ class TestTrigger:
     ) -> None:
         result = run("trigger", "news", "flash", data)
         assert (result.exit_code, api.calls) == (2, [])
-        assert "looks like JSON and is none" in " ".join(result.output.split())
+        assert "it looks like JSON and is none (" in " ".join(result.output.split())
         assert "--text" in result.output
 
     def test_it_is_sent_as_text_if_that_is_asked_for(self, api: Any, run: Run) -> None:
