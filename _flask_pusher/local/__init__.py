@@ -201,7 +201,7 @@ class LocalServer:
 
         self._client = client = options.client_of(app)
         destinations = parse_webhooks(webhooks, app)
-        credentials = Credentials(client.app_id, client.key, client.secret)
+        credentials = Credentials(client.app_id, client.key, client.secret, client.path)
         tls = None if certificate is None else options.tls(*certificate)
         listener = options.listen(host, port)
         self.host = options.reachable(host)

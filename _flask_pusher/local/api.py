@@ -21,7 +21,7 @@ from .state import Credentials, Event, State
 
 
 class Api:
-    """The routes below ``/apps/APP_ID``.
+    """The routes below ``/apps/APP_ID``, and before it the path that the settings have.
 
     A refusal is an :exc:`aiohttp.web.HTTPException` whose text says what is wrong.
     """
@@ -31,7 +31,7 @@ class Api:
         self._credentials = credentials
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        app = "/apps/{app_id}"
+        app = self._credentials.path + "/apps/{app_id}"
         return [
             web.post(app + "/events", self._signed(self.trigger)),
             web.post(app + "/batch_events", self._signed(self.trigger_batch)),

@@ -109,11 +109,13 @@ class Connection(Peer, asyncio.Protocol):
 
     def _why_not(self, request: web.Request) -> tuple[int, str] | None:
         path, key = request.path, self._credentials.key
+        base = self._credentials.path + "/app/"
         protocol = request.query.get("protocol")
-        if not path.startswith("/app/") or "/" in path[5:]:
-            return 4005, f"Path {path} not found, connect to /app/KEY"
-        if path[5:] != key:
-            return 4001, f"No application has the key {path[5:]}, it is {key} here"
+        asked = path[len(base) :]
+        if not path.startswith(base) or "/" in asked:
+            return 4005, f"Path {path} not found, connect to {base}KEY"
+        if asked != key:
+            return 4001, f"No application has the key {asked}, it is {key} here"
         if protocol is None:
             return 4008, "No protocol version supplied"
         if not protocol.isdecimal() or not protocol.isascii():

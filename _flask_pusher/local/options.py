@@ -39,6 +39,9 @@ class Client(Protocol):
     @property
     def secret(self) -> str: ...
 
+    @property
+    def path(self) -> str: ...
+
 
 def client_of(app: Flask) -> Client:
     if not isinstance(app, Flask):

@@ -54,6 +54,7 @@ class Page:
         self._state = state
         self._api = api
         self._about = {"app_id": credentials.app_id, "key": credentials.key}
+        self._sockets = credentials.path + "/app/"
         self._host = host
         self._events: deque[dict[str, Any]] = deque(maxlen=RECENT)
         self._others: deque[dict[str, Any]] = deque(maxlen=RECENT)
@@ -88,7 +89,7 @@ class Page:
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer with one of the page's files."""
-        if request.path.startswith("/app/") or wire.is_for_websocket(request.headers):
+        if request.path.startswith(self._sockets) or wire.is_for_websocket(request.headers):
             raise _upgrade_required()
         if request.path not in FILES or request.method != "GET":
             raise web.HTTPNotFound(text="Nothing is here, the page is at /\n")

@@ -75,11 +75,15 @@ class Limits(NamedTuple):
 
 
 class Credentials:
-    """The one application that a server knows, and what its secret signs."""
+    """The one application that a server knows, and what its secret signs.
 
-    def __init__(self, app_id: str, key: str, secret: str) -> None:
+    ``path`` is what the paths of its requests have before ``/apps`` and ``/app``: usually nothing.
+    """
+
+    def __init__(self, app_id: str, key: str, secret: str, path: str = "") -> None:
         self.app_id = app_id
         self.key = key
+        self.path = path
         self._hmac = hmac.new(secret.encode(), digestmod=hashlib.sha256)
 
     def sign(self, text: str | bytes) -> str:

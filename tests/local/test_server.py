@@ -11,9 +11,9 @@ import pytest
 from flask import Flask
 
 from _flask_pusher.local import ChannelView, ConnectionView, LocalServer, local_server
-from flask_pusher import Client
+from flask_pusher import Client, Pusher
 
-from .peers import Connect
+from .peers import APP_ID, KEY, SECRET, Browser, Connect
 
 
 def test_who_subscribes_is_waited_for(server: LocalServer, connect: Connect) -> None:
@@ -171,6 +171,27 @@ def test_what_makes_no_sense_is_an_error_and_not_waited_for(
 ) -> None:
     with pytest.raises(error):
         ask(server)
+
+
+def test_an_application_whose_settings_have_a_path_is_served_below_it() -> None:
+    app = Flask(__name__)
+    app.config.update(
+        PUSHER_URL=f"https://{KEY}:{SECRET}@channels.example/real/time/apps/{APP_ID}"
+    )
+    pusher = Pusher(app)
+    with local_server(app) as server, app.app_context():
+        address = (server.host, server.port)
+        browser = Browser(address, f"/real/time/app/{KEY}?protocol=7").established()
+        browser.subscribe("news")
+        pusher.client.trigger("news", "e", {})
+        browser.expect("e")
+        browser.close()
+        elsewhere = Browser(address, f"/app/{KEY}?protocol=7")
+        assert elsewhere.expect_error() == {
+            "code": 4005,
+            "message": f"Path /app/{KEY} not found, connect to /real/time/app/KEY",
+        }
+        elsewhere.close()
 
 
 def test_limits_are_those_that_were_asked_for(
