@@ -8,9 +8,9 @@
   const LIVE = `:is([${ATTRIBUTES.slice(0, 5).join("], [")}]):not([data-pusher-off] *)`;
   const USER = "#server-to-user";
 
-  const places = new Map(); // by element
-  const channels = new Map(); // by name
-  const sources = new Map(); // by URL
+  const places = new Map();
+  const channels = new Map();
+  const sources = new Map();
   const said = new Set();
   let pusher, user, polling;
 
@@ -45,10 +45,9 @@
     const found = new Set(document.querySelectorAll(LIVE));
     if (found.size && !pusher) connect();
     if (pusher) follow([...found].map((element) => element.dataset.pusherUser).find(Boolean));
-    for (const element of found) {
+    for (const element of found)
       if (isSame(element, element)) mark(places.get(element));
       else begin(element);
-    }
     for (const element of places.keys()) if (!found.has(element)) end(element);
     // Last: a swap puts in again what it took out.
     for (const one of channels.values()) if (!one.places.size) part(one);
@@ -241,10 +240,9 @@
     if (isPage || isRefusal || status === 204) source.tries = 0;
     else Object.assign(source, { due: 0, notBefore: Date.now() + pause(++source.tries) });
     plan(source);
-    for (const place of showing(source.url)) {
+    for (const place of showing(source.url))
       if (isPage) swap(place, text);
       else if (isRefusal) refuse(place, status);
-    }
   }
 
   function refuse(place, status) {
@@ -298,9 +296,8 @@
     const template = element.querySelector("template");
     const pattern = template?.content.firstElementChild;
     if (!pattern) return say("data-pusher-members needs a <template> with an element.");
-    for (const copy of element.querySelectorAll("[data-pusher-member]")) {
+    for (const copy of element.querySelectorAll("[data-pusher-member]"))
       if (!Object.hasOwn(members, copy.dataset.pusherMember)) copy.remove();
-    }
     for (const [id, info] of Object.entries(members)) {
       let copy = element.querySelector(`[data-pusher-member="${CSS.escape(id)}"]`);
       if (!copy) {
