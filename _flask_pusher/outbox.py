@@ -37,7 +37,7 @@ from weakref import ref
 
 import click
 from flask import Flask, Response, g, has_app_context, has_request_context, request
-from flask.signals import appcontext_tearing_down, request_finished
+from flask.signals import appcontext_tearing_down, request_finished, request_tearing_down
 
 from _flask_pusher.client import Client
 from _flask_pusher.desk import Event, Wire
@@ -161,22 +161,32 @@ class Outboxes:
                 yield outbox
         if _INHERITED in g:
             return
-        if self.key not in g:
-            setattr(g, self.key, Outbox(self, "application context"))
+        kind = "request" if has_request_context() else "application context"
+        if self.key + kind not in g:
+            setattr(g, self.key + kind, Outbox(self, kind))
             appcontext_tearing_down.connect(self._end_context, self.app)
-            if has_request_context():
+            if kind == "request":
                 request_finished.connect(self._finish, self.app)
-        yield g.get(self.key)
+                # An application context around the request has the same g, and goes on.
+                request_tearing_down.connect(self._end_request, self.app)
+        yield g.get(self.key + kind)
 
     def _finish(self, _app: Flask, response: Response, **_extra: Any) -> None:
         """A request has its response, and came round the middleware if that has no call here."""
-        call, outbox = _call.get(), g.get(self.key)
+        call, outbox = _call.get(), g.get(self.key + "request")
         if outbox is not None and (call is None or call.owner is not self):
             outbox.status = response.status
 
-    def _end_context(self, _app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
-        """An application context ends, with what was deferred in it outside of a request."""
-        outbox: Outbox | None = g.pop(self.key, None)
+    def _end_context(self, app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
+        self._end_request(app, exc)
+        self._end("application context", exc)
+
+    def _end_request(self, _app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
+        self._end("request", exc)
+
+    def _end(self, kind: str, exc: BaseException | None) -> None:
+        """A context ends, with what was deferred in it."""
+        outbox: Outbox | None = g.pop(self.key + kind, None)
         if outbox is None:
             return
         if exc is not None and not _is_success(exc):

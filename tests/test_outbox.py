@@ -676,6 +676,37 @@ class TestOutsideARequest:
             assert names(api) == []
         assert names(api) == ["one"]
 
+    def test_the_end_of_a_context_waits_until_they_are_published(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        api.answers = [(503, "Later.")]
+        with app.app_context():
+            pusher.defer("a", "one", {})
+        assert [call.body["name"] for call in api.calls] == ["one", "one"]
+
+    def test_a_context_in_a_generator_that_is_closed_waits_for_nothing(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        """A garbage collector closes one, in the midst of anything."""
+        may_answer = threading.Event()
+
+        def answer(call: Any) -> tuple[int, str]:
+            assert may_answer.wait(30)
+            return 200, "{}"
+
+        def parts() -> Iterator[None]:
+            with app.app_context():
+                pusher.defer("a", "one", {})
+                yield
+
+        api.answer = answer
+        generator = parts()
+        next(generator)
+        del generator
+        gc.collect()
+        may_answer.set()
+        assert names(api) == ["one"]
+
     def test_an_error_that_ends_the_context_publishes_nothing(
         self, app: Flask, pusher: Pusher, api: Any
     ) -> None:
@@ -1235,6 +1266,27 @@ class TestRoundTheMiddleware:
         for _ in range(2):  # the application's first deferred event, and another
             assert WsgiClient(served).get("/").status_code == status
         assert names(api) == published * 2
+
+    def test_each_request_inside_an_application_context_has_its_own_outcome(
+        self, app: Flask, pusher: Pusher, api: Any, served: ProxyFix
+    ) -> None:
+        """As tests ask, which push one for ``record_events()``: it is not torn down with each."""
+
+        @app.get("/<int:status>")
+        def view(status: int) -> tuple[str, int]:
+            pusher.defer("a", f"of-{status}", {})
+            return "", status
+
+        with app.app_context():
+            pusher.defer("a", "outer", {})
+            for status in (409, 200, 500):
+                WsgiClient(served).get(f"/{status}")
+            assert names(api) == ["of-200"]
+        assert names(api) == ["of-200", "outer"]
+        with app.app_context(), pusher.record_events() as events:
+            for status in (409, 201):
+                WsgiClient(served).get(f"/{status}")
+                assert [event.name for event in events] == ["of-201"] * (status == 201)
 
     @pytest.mark.parametrize("propagate", [True, False])
     def test_an_exception_publishes_nothing(
