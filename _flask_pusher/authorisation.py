@@ -340,8 +340,6 @@ def _posted_batch(fields: Mapping[str, Any], most: int) -> Iterable[str]:
     names = [fields[key] for key in takewhile(fields.__contains__, keys)]
     if len(names) > most:
         _reject(413, f"At most {most} channels in one request.")
-    if not names or not names[0]:
+    if not names or not names[0] or set(map(type, names)) != {str}:
         _reject(400, "Name the channel in channel_name, or several in channel_name[0] and on.")
-    if set(map(type, names)) != {str}:
-        _reject(400, "Each channel_name should be text.")
     return dict.fromkeys(names)
