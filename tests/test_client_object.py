@@ -14,8 +14,6 @@ from flask import Flask
 
 from flask_pusher import Client, NoAnswer, Pusher
 
-GOOD = {"channel": "news", "name": "flash", "data": {}}
-
 
 @pytest.fixture
 def pusher(encrypting: Pusher) -> Pusher:
@@ -138,17 +136,7 @@ class TestMadeByHand:
 
 
 class TestPatchedByTests:
-    """Applications' tests for 3.0 patch the official client's methods."""
-
-    def test_a_patched_trigger_takes_the_event(self, client: Client, api: Any) -> None:
-        with mock.patch("pusher.Pusher.trigger") as trigger:
-            client.trigger("news", "flash", {"n": 1})
-            client.trigger(["a"], "flash", {"n": 1}, "1.2")
-        assert trigger.mock_calls == [
-            mock.call("news", "flash", {"n": 1}),
-            mock.call(["a"], "flash", {"n": 1}, "1.2"),
-        ]
-        assert api.calls == []
+    """As tests of applications for 3.0 do, which tests/test_drop_in.py has, and what is new."""
 
     def test_a_patched_trigger_takes_what_the_extension_triggers(
         self, app: Flask, pusher: Pusher, api: Any
@@ -157,20 +145,6 @@ class TestPatchedByTests:
             pusher.trigger("news", "flash", {"n": 1}, info=["user_count"])
         trigger.assert_called_once_with("news", "flash", {"n": 1})
         assert api.calls == []
-
-    def test_a_patched_batch_takes_the_events(self, client: Client, api: Any) -> None:
-        with mock.patch("pusher.Pusher.trigger_batch") as trigger_batch:
-            client.trigger_batch([GOOD])
-        trigger_batch.assert_called_once_with([GOOD])
-        assert api.calls == []
-
-    def test_a_patched_authenticate_answers_the_browser(self, app: Flask, pusher: Pusher) -> None:
-        pusher.auth(lambda channel_name, socket_id: True)
-        form = {"socket_id": "1.2", "channel_name": "private-x"}
-        with mock.patch("pusher.Pusher.authenticate", return_value={"auth": "patched"}) as signs:
-            answer = app.test_client().post("/pusher/auth", data=form)
-        signs.assert_called_once_with("private-x", "1.2")
-        assert answer.get_json() == {"auth": "patched"}
 
     @pytest.mark.parametrize("method", ["send_to_user", "authenticate_user", "validate_webhook"])
     def test_each_other_method_can_be_patched(self, client: Client, method: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
-from flask import Flask, current_app, render_template_string
+from flask import Flask, current_app
 from flask.testing import FlaskClient
 from pusher import Pusher as OfficialClient
 
@@ -111,11 +111,6 @@ def test_init_app_can_be_repeated_after_a_setting_was_mended(app: Flask) -> None
     assert app.extensions["pusher"].port == 8080
 
 
-def test_the_client_of_an_application_without_the_extension_is_an_error() -> None:
-    with Flask("bare").app_context(), pytest.raises(RuntimeError, match=r"call init_app\(app\)"):
-        _ = Pusher().client
-
-
 def test_the_client_outside_an_application_is_flasks_own_error(pusher: Pusher) -> None:
     with pytest.raises(RuntimeError, match="outside of application context"):
         _ = pusher.client
@@ -129,51 +124,6 @@ def test_the_commands_are_imported_by_who_asks_for_them() -> None:
     code = "import sys, flask_pusher; print('_flask_pusher.commands' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert answer.stdout == b"False\n"
-
-
-def test_an_application_without_extensions_gets_them(make_app: MakeApp) -> None:
-    app = make_app()
-    del app.extensions
-    Pusher(app)
-    assert app.extensions["pusher"].key == "a-key"
-
-
-class Fake:
-    """What an application's tests may put into the client's place."""
-
-    key = "fake"
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-
-    def trigger(self, channels: Any, event_name: str, data: Any) -> None:
-        self.events.append((channels, event_name, data))
-
-
-def test_an_object_in_the_clients_place_is_asked_only_for_what_the_application_asks(
-    app: Flask, pusher: Pusher, sign: Callable[[str], str]
-) -> None:
-    pusher.auth(lambda channel_name, socket_id: True)
-    app.route("/page")(lambda: render_template_string("{{ PUSHER_KEY }} {{ pusher_options() }}"))
-
-    @app.route("/publish")
-    def publish() -> str:
-        current_app.extensions["pusher"].trigger("news", "one", {})
-        pusher.trigger("news", "two", {})
-        return str(pusher.client.key)
-
-    app.extensions["pusher"] = fake = Fake()
-    browser = app.test_client()
-    assert browser.get("/publish").text == "fake"
-    assert fake.events == [("news", "one", {}), ("news", "two", {})]
-    assert browser.get("/page").status_code == 200
-    assert browser.post("/pusher/auth", data=FORM).status_code == 200
-    with app.app_context():
-        body = b'{"events": []}'
-        pusher.webhooks.event("cache_miss")(lambda event: None)
-        headers = pusher.sign_webhook(body)
-        assert pusher._sign("x") == sign("x")
-    assert browser.post("/pusher/events", data=body, headers=headers).status_code == 200
 
 
 def test_it_triggers_by_the_current_applications_client(app: Flask, api: Any) -> None:
@@ -307,6 +257,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         "use",
         [
+            lambda pusher: pusher.client,
             lambda pusher: pusher.trigger("news", "flash", {}),
             lambda pusher: pusher.defer("news", "flash", {}),
             lambda pusher: pusher.sign_webhook(""),
