@@ -48,7 +48,7 @@ from docutils.core import publish_doctree
 from flask import Flask, render_template, session
 from flask.testing import FlaskClient
 from sybil import Document, Example, Region
-from sybil.parsers.rest.lexers import DirectiveInCommentLexer, DirectiveLexer
+from sybil.parsers.rest.lexers import DirectiveLexer
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
@@ -71,15 +71,11 @@ FILE_NAMED = re.compile(r"(?:# |// |\{# |<!-- )([\w./-]+\.\w+)(?: #\}| -->)?\n")
 
 
 def blocks(document: Document) -> Iterator[Region]:
-    """A parser for Sybil: each block of code, those that are not shown included."""
-    for lexer in (
-        DirectiveLexer("code-block"),
-        DirectiveInCommentLexer("invisible-code-block"),
-    ):
-        for region in lexer(document):
-            region.parsed = region.lexemes["source"].rstrip() + "\n"
-            region.evaluator = lambda example: example.namespace["project"].take(example)
-            yield region
+    """A parser for Sybil: each block of code."""
+    for region in DirectiveLexer("code-block")(document):
+        region.parsed = region.lexemes["source"].rstrip() + "\n"
+        region.evaluator = lambda example: example.namespace["project"].take(example)
+        yield region
 
 
 def examples_of(path: Path) -> list[Example]:
@@ -149,10 +145,7 @@ class Project:
 
     def take(self, example: Example) -> None:
         text, language = example.parsed, example.region.lexemes["arguments"]
-        if example.region.lexemes["directive"] == "invisible-code-block":
-            line = example.line + example.region.lexemes["source"].line_offset
-            self.check(Check(Path(example.path), line + 1, example.parsed))
-        elif language == "sh":
+        if language == "sh":
             for line in filter(None, text.replace("\\\n", " ").splitlines()):
                 self.run_line(line)
         elif language == "json":
@@ -276,8 +269,7 @@ class Project:
         """Add what another page shows, which the one at hand goes on with."""
         languages = ["python", "html", *(["javascript"] if scripts else [])]
         for example in examples_of(TREE / page):
-            is_shown = example.region.lexemes["directive"] == "code-block"
-            if is_shown and example.region.lexemes["arguments"] in languages:
+            if example.region.lexemes["arguments"] in languages:
                 self.take(example)
 
     def channels(self) -> None:

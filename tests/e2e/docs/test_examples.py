@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 
 from . import TREE
 from .browser import Browser
-from .examples import PAGES, README, Project, checks_of, examples_of
+from .examples import CHECKS, PAGES, README, Project, checks_of, examples_of
 
 TEXTS = [README, TREE / "CONTRIBUTING.rst", *PAGES]
 
@@ -45,6 +45,15 @@ def test_the_examples_run(page: Path, project: Project) -> None:
     # Playwright may have an event loop in this thread, beside which a coroutine cannot be run.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(follow).result()
+
+
+def test_a_reader_finds_no_tests_between_the_lines() -> None:
+    assert [page.name for page in TEXTS if "invisible-code-block" in page.read_text("utf-8")] == []
+
+
+def test_each_check_is_of_a_page() -> None:
+    pages = {page.stem for page in TEXTS}
+    assert [file.name for file in CHECKS.glob("*.py") if file.stem not in pages] == []
 
 
 WINDOWS = """
