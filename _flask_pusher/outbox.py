@@ -42,7 +42,14 @@ from flask.signals import appcontext_tearing_down, request_finished, request_tea
 from _flask_pusher.client import Client
 from _flask_pusher.desk import Event, Wire
 from _flask_pusher.handlers import Slot
-from _flask_pusher.publisher import is_telling, named, publish_here, publisher, submit
+from _flask_pusher.publisher import (
+    Delivery,
+    is_telling,
+    named,
+    publish_here,
+    publisher,
+    submit,
+)
 from _flask_pusher.recording import Recording, Recordings
 from _flask_pusher.transactions import Fate, Followed
 
@@ -120,12 +127,18 @@ class Outboxes:
             and outside of a request nothing does: they leave now.
         """
         recordings = self.recordings.of(self.client)
-        fate = (None if is_decided else self.followed.in_progress()) or Fate([])
+        fate = Fate([]) if is_decided else self.followed.in_progress()
         is_now = is_decided and not _is_in_request()
         entries = [Entry(self, event, list(recordings), fate) for event in events]
         if not is_now:
             entries = [one for one in entries if not any(box.add(one) for box in self._here())]
-        self.leave(entries, waits=not is_now)
+        delivery = self.leave(entries, waits=not is_now)
+        if is_now and delivery is not None:
+            outbox = next(self._here(), None)
+            if outbox is None:  # nothing tells when this place ends
+                delivery.wait()
+            else:
+                outbox.expect(delivery)
 
     def send(self, wires: Sequence[Wire]) -> None:
         """Let events leave now, whatever becomes of this place. Where the thread of a request
@@ -195,7 +208,7 @@ class Outboxes:
         # response in hand.
         outbox.close(waits=not outbox.status and not isinstance(exc, GeneratorExit))
 
-    def leave(self, entries: Iterable[Entry], *, waits: bool = False) -> None:
+    def leave(self, entries: Iterable[Entry], *, waits: bool = False) -> Delivery | None:
         """Let events go where they belong.
 
         :param waits: be here as long as the publisher settles them, for a bounded time.
@@ -209,12 +222,13 @@ class Outboxes:
             else:
                 for recording in entry.recordings:
                     recording.add(self.client, entry.wire)
-        is_taken = not events
+        is_taken, delivery = not events, None
         try:
             is_taken = is_taken or self._handed_over(events)
         finally:  # it may end by what is no Exception, such as gevent.Timeout
             if not is_taken:
-                self.publish(events, waits=waits)
+                delivery = self.publish(events, waits=waits)
+        return delivery
 
     def _handed_over(self, events: list[Event]) -> bool:
         handler = self.hand_over.handler
@@ -233,14 +247,15 @@ class Outboxes:
             _is_handing_over.reset(token)
         return True
 
-    def publish(self, events: Sequence[Event], *, waits: bool = False) -> None:
-        """Let events go to the service."""
+    def publish(self, events: Sequence[Event], *, waits: bool = False) -> Delivery | None:
+        """Let events go to the service. Returns what is on its way, unless this thread sent it."""
         if is_telling() or not self.has_thread:
             publish_here(events)
-        else:
-            delivery = submit(events)
-            if waits:
-                delivery.wait()
+            return None
+        delivery = submit(events)
+        if waits:
+            delivery.wait()
+        return delivery
 
 
 def _is_in_request() -> bool:
@@ -261,6 +276,8 @@ class Outbox:
     since = 0.0
     """When the first event came."""
     _certain: tuple[Event, ...] = ()
+    _on_the_way: tuple[Delivery, ...] = ()
+    """What the end of this waits for, though it has left."""
     _failure = ""
     _thread = 0
     """The one in which the server calls."""
@@ -322,6 +339,9 @@ class Outbox:
                 self._certain += tuple(events)
             return self._is_open
 
+    def expect(self, delivery: Delivery) -> None:
+        self._on_the_way = (*(one for one in self._on_the_way if one.left), delivery)
+
     def fail(self, error: BaseException) -> None:
         self._failure = f"its {self.of}, which ended by {type(error).__name__}"
 
@@ -349,6 +369,8 @@ class Outbox:
         self._leave(waits=waits)
         if self._certain:
             self.owner.publish(self._certain)
+        for delivery in self._on_the_way if waits else ():
+            delivery.wait()
 
     def _leave(self, *, only_recorded: bool = False, waits: bool = False) -> None:
         def stays(entry: Entry) -> bool:

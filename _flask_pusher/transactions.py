@@ -149,8 +149,8 @@ class Followed:
             event.listen(target, name, listener)
         self.follows_any = True
 
-    def in_progress(self) -> Fate | None:
-        """What decides about an event that is deferred now and here; None if nothing does."""
+    def in_progress(self) -> Fate:
+        """What decides about an event that is deferred now and here."""
         sessions = [
             transaction.session
             for transaction in (begun() for begun in _begun_here.get())
@@ -161,7 +161,7 @@ class Followed:
             if not transaction.wrote:  # of thousands of rows it is not to be asked for each event
                 is_modified = any(map(session.is_modified, session.dirty))
                 transaction.wrote = is_modified or bool(session.deleted)
-        return Fate([self.innermost(session) for session in sessions]) if sessions else None
+        return Fate([self.innermost(session) for session in sessions])
 
     def _began_here(self, begun: SessionTransaction) -> bool:
         transaction = self._transactions.get(begun)

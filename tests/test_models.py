@@ -866,6 +866,23 @@ class TestPlaces:
         api.until(lambda: len(api.events) == 4)
         assert {channel for channel, _, _ in api.events} == {"private-orders", "private-user-3"}
 
+    def test_the_end_of_a_job_waits_until_the_service_has_been_told(
+        self, new_shop: NewShop, api: Any
+    ) -> None:
+        """Some workers end a job's process at once."""
+        shop = new_shop(**api.config)
+        shop.broadcast_orders()
+        api.answers = [(503, "Later.")]
+        with shop.app.app_context():
+            for user in (1, 2):
+                shop.session.add(Order(user_id=user))
+                shop.session.commit()
+        assert {channel for channel, _, _ in api.events} == {
+            "private-orders",
+            "private-user-1",
+            "private-user-2",
+        }
+
     def test_a_task_queue_is_told_in_one_call(
         self, orders: Shop, caplog: pytest.LogCaptureFixture
     ) -> None:
