@@ -128,7 +128,8 @@ def until(is_so: Callable[[], bool], wanted: str = "", tab: Tab | None = None) -
 
 def listens(tab: Tab, selector: str = "#live") -> None:
     """Wait until an element listens."""
-    expect(tab.locator(selector)).to_have_attribute("data-pusher-state", "live")
+    locator = tab.locator(selector)
+    expect(locator).to_have_attribute("data-pusher-state", "live", timeout=WAIT_SECONDS * 1000)
 
 
 def heard(tab: Tab, element: str = "live") -> list[list[Any]]:
