@@ -5,8 +5,7 @@ others, the senders, each make one call of the API at a time, and one more tells
 events. They speak by queues, so nothing here waits for a lock that a garbage collector could want.
 
 What waits for a client is at its desk, see ``desk.py``; what an answer means is in ``policy.py``.
-The applications of a process take turns. The last idle sender is for one that has no call under
-way and whose service answers, so that none waits for another's.
+The applications take turns; the last idle sender is for one whose service answers and has no call.
 """
 
 from __future__ import annotations
@@ -412,10 +411,8 @@ class Publisher:
 
     @staticmethod
     def _is_over(desk: Desk, now: float) -> bool:
-        is_known = not desk.takes_batches or (
-            desk.failures > 0 and now < desk.quiet_until + REMEMBERING_SECONDS
-        )
-        return desk.is_empty and not is_known
+        is_known = desk.failures > 0 and now < desk.quiet_until + REMEMBERING_SECONDS
+        return desk.is_empty and desk.takes_batches and not is_known
 
     def take(self, key: Key, events: Sequence[Event]) -> None:
         client, address = key
