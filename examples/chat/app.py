@@ -34,11 +34,13 @@ NAME_LENGTH = 24  # characters
 TEXT_LENGTH = 500
 USER_ID_LENGTH = 128  # what Channels takes
 USERS_PER_BROWSER = 8
+MESSAGES_KEPT = 100  # of a room, and webhooks
+FACES = 12
 WEBHOOKS = "private-webhooks"
-WEBHOOK_FIELDS = ("name", "channel", "user_id", "event", "subscription_count")
-PUSHER_JS = "https://cdn.jsdelivr.net/npm/pusher-js@8.6.0/dist/web/pusher-with-encryption.min.js"
+WEBHOOK_FIELDS = ("user_id", "event", "subscription_count")
 SECURITY_POLICY = (
-    f"default-src 'self'; script-src 'self' {PUSHER_JS}; connect-src http: https: ws: wss:;"
+    "default-src 'self'; script-src 'self' https://cdn.jsdelivr.net/npm/;"
+    " connect-src http: https: ws: wss:;"
     " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
@@ -54,15 +56,28 @@ app.config.update(
     for key, value in os.environ.items()
     if key.startswith(("PUSHER_", "CHAT_")) or key == "SECRET_KEY"
 )
+if "CHAT_PUSHER_JS" in app.config:  # npm's copy, where `run.py` has found one
+    app.config["PUSHER_JS_URL"] = "/pusher.js"
 pusher = Pusher(app)
-
-# In memory, because this is one process. Several would share a database.
-webhooks: deque[dict[str, Any]] = deque(maxlen=100)
 
 
 class User(NamedTuple):
     id: str
     name: str
+    came: float
+    """When they signed in: what was said before is not for them, but for the last message."""
+
+
+class Message(NamedTuple):
+    """Something said in a room, a note to one user, or the notice that somebody came or left."""
+
+    user: str
+    name: str
+    text: str
+    to: str = ""
+    to_name: str = ""
+    is_notice: bool = False
+    time: float = 0
 
 
 class Room(NamedTuple):
@@ -79,16 +94,28 @@ ROOMS = {
     "attic": Room("Attic", "Closed for repairs.", is_open=False),
 }
 
+# In memory, because this is one process. Several would share a database.
+webhooks: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MESSAGES_KEPT)
+messages: dict[str, deque[Message]] = {room: deque(maxlen=MESSAGES_KEPT) for room in ROOMS}
+names: dict[str, str] = {}
+faces: dict[str, int] = {}
+
 
 def channel_of_messages(room: str) -> str:
-    """A cache channel: Channels keeps the last message, for who comes next."""
-    return f"private-{'encrypted-' if ROOMS[room].encrypted else ''}cache-room-{room}"
+    return f"private-{'encrypted-' if ROOMS[room].encrypted else ''}room-{room}"
 
 
 def current_user() -> User:
     """Who this tab is. A browser may hold several users, one a tab, so that two tabs can talk."""
     user_id = request.values.get("user", "")
-    return User(user_id, session.get("names", {}).get(user_id) or abort(401, "You signed out."))
+    return User(user_id, *(session.get("names", {}).get(user_id) or abort(401, "You signed out.")))
+
+
+def show_in(room: str, message: Message) -> None:
+    """Keep it for the pages, and tell those that are open that there is something new."""
+    messages[room].append(message._replace(time=time.time()))
+    who = {} if message.is_notice else {"user": message.user}  # who types no more
+    pusher.defer(channel_of_messages(room), "said", who)
 
 
 def is_here(user_id: str) -> bool:
@@ -104,8 +131,8 @@ def is_here(user_id: str) -> bool:
 
 
 @pusher.auth("presence-room-<room>")
-@pusher.auth("private-cache-room-<room>")
-@pusher.auth("private-encrypted-cache-room-<room>")
+@pusher.auth("private-room-<room>")
+@pusher.auth("private-encrypted-room-<room>")
 def may_enter(channel_name: str, socket_id: str, room: str) -> bool:
     return bool(current_user()) and room in ROOMS and ROOMS[room].is_open
 
@@ -118,7 +145,8 @@ def may_watch(channel_name: str, socket_id: str) -> bool:
 @pusher.channel_data("presence-room-<room>")
 def member(channel_name: str, socket_id: str, room: str) -> dict[str, str]:
     user = current_user()
-    return {"user_id": user.id, "name": user.name}
+    face = url_for("face", user_id=user.id, name=user.name, _external=True)
+    return {"user_id": user.id, "name": user.name, "face": face}
 
 
 @pusher.user_auth
@@ -126,26 +154,35 @@ def user_of_connection(socket_id: str) -> dict[str, str]:
     return {"id": current_user().id}
 
 
+@pusher.webhooks.event("member_added", "presence-room-<room>")
+def came_in(event: dict[str, Any], room: str) -> None:
+    name = names.get(event["user_id"], event["user_id"])
+    show_in(room, Message(event["user_id"], name, "came in.", is_notice=True))
+
+
+@pusher.webhooks.event("member_removed", "presence-room-<room>")
+def left(event: dict[str, Any], room: str) -> None:
+    name = names.get(event["user_id"], event["user_id"])
+    show_in(room, Message(event["user_id"], name, "left.", is_notice=True))
+
+
 def show_webhook(event: dict[str, Any]) -> None:
-    """Keep it for the pages that come later, and publish it to those that are open."""
     if event["channel"] == WEBHOOKS:  # or each page that opens the log would fill it
         return
-    webhook = {key: event[key] for key in WEBHOOK_FIELDS if key in event}
-    webhook |= {"id": secrets.token_hex(8), "time": time.time()}
-    webhooks.append(webhook)
-    pusher.defer(WEBHOOKS, "webhook", webhook)
+    webhooks.appendleft((time.time(), event))
+    pusher.defer(WEBHOOKS, "webhook", {})
 
 
 for name in ("channel_occupied", "channel_vacated", "member_added", "member_removed"):
     pusher.webhooks.event(name)(show_webhook)
-for name in ("client_event", "cache_miss", "subscription_count"):
+for name in ("client_event", "subscription_count"):
     pusher.webhooks.event(name)(show_webhook)
 
 
 @app.get("/webhooks")
-def recent_webhooks() -> list[dict[str, Any]]:
+def recent_webhooks() -> str:
     current_user()
-    return list(webhooks)
+    return render_template("webhooks.html", webhooks=list(webhooks), fields=WEBHOOK_FIELDS)
 
 
 # -- Signing in, by name only: whoever knows a name that is not in use may take it ----------------
@@ -158,7 +195,7 @@ def index() -> str:
 
 @app.post("/sign-in")
 def sign_in() -> ResponseReturnValue:
-    names = session.get("names", {})
+    known = session.get("names", {})
     name = " ".join(unicodedata.normalize("NFKC", request.form.get("name", "")).split())
     # The name in the characters that Channels allows. Ana and ana are one.
     user_id = quote(name.casefold(), safe="").replace("~", "%7E").replace("%", "=")
@@ -169,20 +206,21 @@ def sign_in() -> ResponseReturnValue:
         refusal = "A name cannot have invisible characters."
     elif len(name) > NAME_LENGTH or len(user_id) > USER_ID_LENGTH:
         refusal = f"This name is too long. {NAME_LENGTH} letters are the most."
-    elif user_id not in names and is_here(user_id):
+    elif user_id not in known and is_here(user_id):
         refusal = f"There is a {name} here already. Take another name."
     if refusal:
-        return render_template("sign_in.html", names=names, name=name, refusal=refusal), 422
-    session["names"] = dict([*names.items(), (user_id, name)][-USERS_PER_BROWSER:])
+        return render_template("sign_in.html", names=known, name=name, refusal=refusal), 422
+    names[user_id] = name
+    session["names"] = dict([*known.items(), (user_id, (name, time.time()))][-USERS_PER_BROWSER:])
     return redirect(url_for("show_room", room="lobby", user=user_id))
 
 
 @app.post("/sign-out")
 def sign_out() -> ResponseReturnValue:
     user_id = request.form.get("user", "")
-    names = session.get("names", {})
-    if user_id in names:
-        session["names"] = {key: name for key, name in names.items() if key != user_id}
+    known = session.get("names", {})
+    if user_id in known:
+        session["names"] = {key: name for key, name in known.items() if key != user_id}
         try:
             pusher.client.terminate_user_connections(user_id)
         except PusherError as error:  # nothing may keep anybody from signing out
@@ -199,37 +237,71 @@ def show_room(room: str) -> ResponseReturnValue:
         return redirect(url_for("index"))
     if room not in ROOMS:
         abort(404, "There is no such room.")
-    channel = channel_of_messages(room)
-    return render_template("room.html", user=current_user(), room=room, channel=channel)
+    user, channel = current_user(), channel_of_messages(room)
+    seen = seen_by(user, room) if ROOMS[room].is_open else []
+    return render_template(
+        "room.html",
+        user=user,
+        room=room,
+        channel=channel,
+        messages=seen,
+        webhooks=list(webhooks),
+        fields=WEBHOOK_FIELDS,
+    )
+
+
+@app.get("/rooms/<room>/messages")
+def show_messages(room: str) -> str:
+    """What is in the list, which fetches it again when there is something new."""
+    user = current_user()
+    if room not in ROOMS or not ROOMS[room].is_open:
+        abort(403, "This room is closed.")
+    return render_template("messages.html", user=user, messages=seen_by(user, room))
+
+
+def seen_by(user: User, room: str) -> list[Message]:
+    # A copy: another thread may add one meanwhile.
+    own = [one for one in list(messages[room]) if not one.to or user.id in (one.user, one.to)]
+    before = [one for one in own if one.time < user.came and not one.to and not one.is_notice]
+    return [*before[-1:], *(one for one in own if one.time >= user.came)]
 
 
 @app.post("/rooms/<room>/messages")
 def send_message(room: str) -> ResponseReturnValue:
-    message = what_was_written()
+    user, text = what_was_written()
     if room not in ROOMS or not ROOMS[room].is_open:
         abort(403, "This room is closed.")
-    pusher.trigger(channel_of_messages(room), "message", message, pusher.socket_id)
-    return message
+    show_in(room, Message(user.id, user.name, text))
+    return "", 204
 
 
 @app.post("/notes")
 def send_note() -> ResponseReturnValue:
-    note = what_was_written()
-    to = request.form.get("to", "")
-    if not is_here(to):
+    user, text = what_was_written()
+    to, room = request.form.get("to", ""), request.form.get("room", "")
+    if room not in ROOMS or not is_here(to):
         abort(404, "Not sent: they have left.")
-    pusher.client.send_to_user(to, "note", note)
-    return note
+    note = Message(user.id, user.name, text, to, names.get(to, to), time=time.time())
+    messages[room].append(note)
+    for one in {user.id, to}:
+        pusher.defer(pusher.user(one), "note", {"user": user.id})
+    return "", 204
 
 
-def what_was_written() -> dict[str, Any]:
-    """A message, which the others get by Channels and the page that sent it as the answer."""
+def what_was_written() -> tuple[User, str]:
     user = current_user()
     text = " ".join(request.form.get("text", "").split())
     if not 1 <= len(text) <= TEXT_LENGTH:
         abort(422, f"Write something, of at most {TEXT_LENGTH} characters.")
-    message = {"id": secrets.token_hex(8), "text": text, "time": int(time.time())}
-    return {**message, "user": user.id, "name": user.name}
+    return user, text
+
+
+@app.get("/faces/<user_id>.svg")
+def face(user_id: str) -> Response:
+    """A letter on a colour that nobody else has, as long as there are enough."""
+    number = faces.setdefault(user_id, len(faces) % FACES)
+    svg = render_template("face.svg", number=number, letter=request.args.get("name", "?")[:1])
+    return app.response_class(svg, mimetype="image/svg+xml")
 
 
 # -- What protects the users, and tells them ------------------------------------------------------
@@ -264,12 +336,14 @@ def tell_of_channels(error: PusherError) -> ResponseReturnValue:
 
 @app.get("/pusher.js")
 def pusher_js() -> Response:
-    """npm's copy, where ``run.py`` has found one."""
     return send_from_directory(*os.path.split(app.config["CHAT_PUSHER_JS"]))
 
 
 @app.context_processor
 def variables_of_templates() -> dict[str, Any]:
-    address = url_for("pusher_js") if "CHAT_PUSHER_JS" in app.config else PUSHER_JS
-    limits = NAME_LENGTH, TEXT_LENGTH
-    return {"pusher_js": address, "rooms": ROOMS, "log": WEBHOOKS, "limits": limits}
+    return {"rooms": ROOMS, "log": WEBHOOKS, "limits": (NAME_LENGTH, TEXT_LENGTH)}
+
+
+@app.template_filter()
+def clock(seconds: float) -> str:
+    return time.strftime("%H:%M", time.localtime(seconds))
