@@ -239,7 +239,8 @@ class Delivery:
 
     def settle(self) -> None:
         self.left -= 1
-        self.news.put(None)
+        if self.news.empty():  # it is woken once for the events of a call
+            self.news.put(None)
 
     def wait(self) -> None:
         """Wait until the events are settled: no longer than ``PUSHER_TIMEOUT`` without any being

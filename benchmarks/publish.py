@@ -39,7 +39,7 @@ def by_hand(api: ChannelsApi) -> pusher.Pusher:
     return pusher.Pusher(APP_ID, KEY, SECRET, host="127.0.0.1", port=api.port, ssl=False)
 
 
-def by_extension(api: ChannelsApi) -> tuple[Flask, Pusher]:
+def by_extension(api: ChannelsApi | Api) -> tuple[Flask, Pusher]:
     app = Flask("by_extension")
     app.config.update(
         PUSHER_APP_ID=APP_ID,
@@ -238,23 +238,31 @@ def measure_hanging(report: Report) -> None:
 
 
 def measure_jobs(report: Report) -> None:
-    with ChannelsApi() as api:
-        api.round_trip = LINK_SECONDS
+    """A round trip is what one call takes, in the same run."""
+    with running_api(LINK_SECONDS) as api:
         app, extension = by_extension(api)
+        trip = statistics.median(seconds_of_a_trigger(app.extensions["pusher"]) for _ in range(40))
+        api.take()
         start = time.monotonic()
         with app.app_context():
             for number in range(2000):
                 extension.defer(f"orders-{number % 100}", f"event-{number}", DATA)
-        trips = (time.monotonic() - start) / LINK_SECONDS
+        trips = (time.monotonic() - start) / trip
         report.number("round trips that a job waits for its 2,000 events", round(trips), 60)
-        report.fact("and each came once", len(set(api.events)) == len(api.events) == 2000)
+        report.fact("and each came once", api.count() == 2000)
         with app.app_context():
             start = time.monotonic()
             for number in range(200):
                 extension.trigger("orders", f"event-{number}", DATA, wait=False)
-            trips = (time.monotonic() - start) / 200 / LINK_SECONDS
+            trips = (time.monotonic() - start) / 200 / trip
         report.number("round trips that a caller waits for wait=False", round(trips, 4), 0.1)
         publisher().flush()
+
+
+def seconds_of_a_trigger(client: pusher.Pusher) -> float:
+    start = time.monotonic()
+    client.trigger("orders", "event", DATA)
+    return time.monotonic() - start
 
 
 SCRIPT = """
