@@ -518,6 +518,19 @@ class TestInThisThread:
             pusher.defer("a", "one", {})
         assert app.extensions["pusher"].http.sent == ["one"]
 
+    def test_a_request_inside_a_running_loop_awaits_an_asynchronous_backend_elsewhere(
+        self, make_app: MakeApp
+    ) -> None:
+        pusher = Pusher()
+        app = make_app(pusher, PUSHER_BACKEND=AsyncBackend, PUSHER_PUBLISHER="request")
+
+        async def work() -> None:
+            with app.app_context():
+                pusher.defer("a", "one", {})
+
+        asyncio.run(work())
+        assert app.extensions["pusher"].http.sent == ["one"]
+
     def test_an_asynchronous_backend_is_awaited_inside_a_running_loop(
         self, make_app: MakeApp, lost: list[Any]
     ) -> None:
