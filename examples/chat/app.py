@@ -97,6 +97,8 @@ ROOMS = {
 # In memory, because this is one process. Several would share a database.
 webhooks: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MESSAGES_KEPT)
 messages: dict[str, deque[Message]] = {room: deque(maxlen=MESSAGES_KEPT) for room in ROOMS}
+here: set[tuple[str, str]] = set()
+"""Who is in which room, by what webhooks have told. One may come twice."""
 names: dict[str, str] = {}
 faces: dict[str, int] = {}
 
@@ -156,14 +158,18 @@ def user_of_connection(socket_id: str) -> dict[str, str]:
 
 @pusher.webhooks.event("member_added", "presence-room-<room>")
 def came_in(event: dict[str, Any], room: str) -> None:
-    name = names.get(event["user_id"], event["user_id"])
-    show_in(room, Message(event["user_id"], name, "came in.", is_notice=True))
+    user = event["user_id"]
+    if (user, room) not in here:
+        here.add((user, room))
+        show_in(room, Message(user, names.get(user, user), "came in.", is_notice=True))
 
 
 @pusher.webhooks.event("member_removed", "presence-room-<room>")
 def left(event: dict[str, Any], room: str) -> None:
-    name = names.get(event["user_id"], event["user_id"])
-    show_in(room, Message(event["user_id"], name, "left.", is_notice=True))
+    user = event["user_id"]
+    if (user, room) in here:
+        here.remove((user, room))
+        show_in(room, Message(user, names.get(user, user), "left.", is_notice=True))
 
 
 def show_webhook(event: dict[str, Any]) -> None:
