@@ -31,6 +31,9 @@ from flask import (
     stream_with_context,
 )
 from flask.testing import FlaskClient
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.pool import StaticPool
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client as WsgiClient
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -1162,6 +1165,28 @@ class TestForkedProcesses:
             room._inherit()  # as a fork does it
             pusher.defer("a", "one", {})
             assert names(api) == ["one"]
+
+    def test_what_a_model_tells_in_a_context_of_the_parents_has_left_when_the_commit_ends(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        class Base(DeclarativeBase):
+            pass
+
+        class Order(Base):
+            __tablename__ = "orders"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        engine = create_engine("sqlite://", poolclass=StaticPool)
+        Base.metadata.create_all(engine)
+        sessions = sessionmaker(engine)
+        pusher.follow(sessions)
+        pusher.broadcasts(Order)(lambda order: "a")
+        with app.app_context():
+            room._inherit()  # as a fork does it
+            with sessions.begin() as session:
+                session.add(Order())
+            assert names(api) == ["changed"]
+        engine.dispose()
 
 
 class TestServersThatDoNotClose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable
@@ -49,6 +50,13 @@ def test_an_event_is_logged_by_the_application_and_not_sent(
     assert [(record.name, record.getMessage()) for record in caplog.records] == [
         ("an_app", """Not published, PUSHER_BACKEND is 'log': 'flash' on a b: {"n": 1}""")
     ]
+
+
+def test_a_copy_of_the_client_logs_as_a_client_does_that_no_application_has(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy.deepcopy(client).trigger("a", "flash", {})
+    assert [record.name for record in caplog.records] == ["flask_pusher"]
 
 
 def test_each_event_of_a_batch_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
