@@ -76,10 +76,6 @@ class Settings:
         return {**self.extra_tokens, self.key: self.secret}
 
 
-class _WrongError(ValueError):
-    """Says what the setting should be, where the reader knows better than the table."""
-
-
 # -- Readers: each takes a value that is set, and gives what it means, or raises -------------------
 
 
@@ -100,23 +96,14 @@ def _text(pattern: str) -> Callable[[Any], str]:
     return read
 
 
-def _credential(pattern: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if isinstance(value, float):
-            raise _WrongError("given as text: in an environment variable, quote it twice")
-        return _text(pattern)(value)
-
-    return read
-
-
 def _cluster(value: Any) -> str:
     return _text("(?!api-)[A-Za-z0-9-]+")(value).lower()
 
 
 def _host(value: Any) -> str:
-    host = _text(rf"{_HOST}|[0-9A-Fa-f:.]+")(value).lower()
+    host = _text(rf"{_HOST}|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")(value).lower()
     if ":" not in host:
-        return _text(_HOST)(host)
+        return host
     from ipaddress import IPv6Address
 
     address = host.strip("[]")
@@ -136,6 +123,9 @@ def _whole_number(most: int, least: int = 1) -> Callable[[Any], int]:
         return number
 
     return read
+
+
+_count = _whole_number(10**9)
 
 
 def _port(value: Any) -> int | None:
@@ -162,7 +152,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _tokens(value: Any) -> Mapping[str, str]:
-    key_of, secret_of = _credential(_KEY), _credential(_ANY_TEXT)
+    key_of, secret_of = _text(_KEY), _text(_ANY_TEXT)
     return {
         key_of(_trimmed(key)): secret_of(_trimmed(secret))
         for key, secret in _mapping(value).items()
@@ -173,7 +163,7 @@ def _backend_options(value: Any) -> Mapping[str, Any]:
     options = _mapping(value)
     verify = options.get("verify")
     if isinstance(verify, (str, os.PathLike)) and not os.path.exists(verify):
-        raise _WrongError("a dict whose 'verify' is a bool or a file of certificates that exists")
+        raise ValueError
     return options
 
 
@@ -207,8 +197,8 @@ def _raw_key(value: Any) -> bytes:
 ALWAYS, CHECKED, NEVER = "always", "checked", "never"
 
 
-class Setting(NamedTuple):
-    """One row of the table."""
+class Row(NamedTuple):
+    """A setting."""
 
     key: str
     read: Callable[[Any], Any]
@@ -228,73 +218,39 @@ class Setting(NamedTuple):
 
 
 _A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
+_A_LIMIT = f"{_A_NUMBER}, or None"
+_A_BACKEND = "'requests', 'log', or an adapter class or its import path"
+_ITS_OPTIONS = "a dict whose 'verify' is a bool or a file that exists, or JSON of it"
 _SECONDS = "seconds, more than 0 and up to 10**9"
-_A_ROUTE = "a path below the prefix, such as {}, without ? and #"
+_A_ROUTE = "a path below the prefix, such as /auth, without ? and #"
 _IS_ROUTE = _text(r"(?!\w+://)[^<>\s?#\ud800-\udfff]+")
 _A_SCRIPT = "a script's https://... or a path with a slash in front; empty: the page loads its own"
 _IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
-URL = Setting("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
+URL = Row("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
 TABLE = (
-    Setting(
-        "PUSHER_APP_ID",
-        _credential(rules.APP_ID),
-        None,
-        "the app's id, of A-Z a-z 0-9 _ -",
-        CHECKED,
-    ),
-    Setting(
-        "PUSHER_KEY", _credential(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -", CHECKED
-    ),
-    Setting("PUSHER_SECRET", _credential(_ANY_TEXT), None, "the app's secret", NEVER),
-    Setting("PUSHER_CLUSTER", _cluster, None, "a cluster's name, such as eu", CHECKED),
-    Setting(
-        "PUSHER_HOST", _host, None, "a host's name, without scheme, credentials and port", CHECKED
-    ),
-    Setting("PUSHER_PORT", _port, None, "a whole number from 1 to 65535", ALWAYS),
-    Setting(
-        "PUSHER_PATH",
-        _text(_PATH),
-        "",
-        "a path such as /channels, without a slash at its end",
-        CHECKED,
-    ),
-    Setting("PUSHER_SSL", _flag, None, "true or false", ALWAYS),
-    Setting("PUSHER_TIMEOUT", _seconds, 5, _SECONDS, ALWAYS),
-    Setting(
-        "PUSHER_BACKEND",
-        _backend,
-        None,
-        "'requests', 'log', or an adapter class or its import path",
-        CHECKED,
-    ),
-    Setting("PUSHER_BACKEND_OPTIONS", _backend_options, {}, _A_DICT, NEVER),
-    Setting(
-        "PUSHER_MAX_EVENT_BYTES",
-        _or_none(_whole_number(10**9)),
-        rules.EVENT_BYTES,
-        f"{_A_NUMBER}, or None",
-        ALWAYS,
-        ("",),
-    ),
-    Setting(
-        "PUSHER_PUBLISHER", _text("thread|request"), "thread", "'thread' or 'request'", ALWAYS
-    ),
-    Setting(MASTER_KEY, _text(_BASE64_OF_32_BYTES), None, "32 bytes in base64", NEVER),
-    Setting(
-        "PUSHER_ENCRYPTION_MASTER_KEY", _raw_key, None, f"32 bytes (better: {MASTER_KEY})", NEVER
-    ),
-    Setting("PUSHER_AUTH", _IS_ROUTE, "/auth", _A_ROUTE.format("/auth"), ALWAYS, (None,)),
-    Setting(
-        "PUSHER_USER_AUTH", _IS_ROUTE, "/user-auth", _A_ROUTE.format("/user-auth"), ALWAYS, (None,)
-    ),
-    Setting(
-        "PUSHER_WEBHOOK_MAX_AGE", _or_none(_seconds), 600, f"{_SECONDS}, or None", ALWAYS, ("",)
-    ),
-    Setting("PUSHER_EXTRA_TOKENS", _tokens, {}, "a dict of keys and their secrets", NEVER),
-    Setting("PUSHER_AUTH_MAX_CHANNELS", _whole_number(10**9), 500, _A_NUMBER, ALWAYS),
-    Setting("PUSHER_JS_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
-    Setting("PUSHER_IDIOMORPH_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
-    Setting("PUSHER_CLIENT_OPTIONS", _mapping, {}, _A_DICT, CHECKED),
+    Row("PUSHER_APP_ID", _text(rules.APP_ID), None, "the app's id, of A-Z a-z 0-9 _ -", CHECKED),
+    Row("PUSHER_KEY", _text(_KEY), None, "the app's key, of A-Z a-z 0-9 . _ ~ -", CHECKED),
+    Row("PUSHER_SECRET", _text(_ANY_TEXT), None, "the app's secret", NEVER),
+    Row("PUSHER_CLUSTER", _cluster, None, "a cluster's name, such as eu", CHECKED),
+    Row("PUSHER_HOST", _host, None, "a host's name: no scheme, credentials or port", CHECKED),
+    Row("PUSHER_PORT", _port, None, "a whole number from 1 to 65535", ALWAYS),
+    Row("PUSHER_PATH", _text(_PATH), "", "a path such as /channels, not /channels/", CHECKED),
+    Row("PUSHER_SSL", _flag, None, "true or false", ALWAYS),
+    Row("PUSHER_TIMEOUT", _seconds, 5, _SECONDS, ALWAYS),
+    Row("PUSHER_BACKEND", _backend, None, _A_BACKEND, CHECKED),
+    Row("PUSHER_BACKEND_OPTIONS", _backend_options, {}, _ITS_OPTIONS, NEVER),
+    Row("PUSHER_MAX_EVENT_BYTES", _or_none(_count), rules.EVENT_BYTES, _A_LIMIT, ALWAYS, ("",)),
+    Row("PUSHER_PUBLISHER", _text("thread|request"), "thread", "'thread' or 'request'", ALWAYS),
+    Row(MASTER_KEY, _text(_BASE64_OF_32_BYTES), None, "32 bytes in base64", NEVER),
+    Row("PUSHER_ENCRYPTION_MASTER_KEY", _raw_key, None, f"32 bytes (better: {MASTER_KEY})", NEVER),
+    Row("PUSHER_AUTH", _IS_ROUTE, "/auth", _A_ROUTE, ALWAYS, (None,)),
+    Row("PUSHER_USER_AUTH", _IS_ROUTE, "/user-auth", _A_ROUTE, ALWAYS, (None,)),
+    Row("PUSHER_WEBHOOK_MAX_AGE", _or_none(_seconds), 600, f"{_SECONDS}, or None", ALWAYS, ("",)),
+    Row("PUSHER_EXTRA_TOKENS", _tokens, {}, "a dict of keys and their secrets", NEVER),
+    Row("PUSHER_AUTH_MAX_CHANNELS", _count, 500, _A_NUMBER, ALWAYS),
+    Row("PUSHER_JS_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
+    Row("PUSHER_IDIOMORPH_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
+    Row("PUSHER_CLIENT_OPTIONS", _mapping, {}, _A_DICT, CHECKED),
 )
 """Every setting but ``PUSHER_URL``, which is several in one."""
 
@@ -353,17 +309,20 @@ def _with_arguments_of_the_client(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **settings, "PUSHER_BACKEND_OPTIONS": options}
 
 
-def _read(row: Setting, config: Mapping[str, Any]) -> Any:
+def _read(row: Row, config: Mapping[str, Any]) -> Any:
     value = config.get(row.key, row.default)
     try:
         value = value if row.read is _raw_key else _trimmed(value)
         return row.default if value in (*row.unset, row.default) else row.read(value)
-    except (ValueError, TypeError, LookupError, ImportError, RecursionError) as error:
-        wanted = str(error) if isinstance(error, _WrongError) else row.wanted
-        raise _error(row, config.get(row.key), wanted) from None
+    except (ValueError, TypeError, LookupError, ImportError, RecursionError):
+        raise _error(row, config[row.key]) from None
 
 
-def _error(row: Setting, value: Any, wanted: str) -> ValueError:
+def _error(row: Row, value: Any) -> ValueError:
+    wanted = row.wanted
+    # Such as 12e45: from_prefixed_env takes it for JSON, and its digits are lost.
+    if isinstance(value, float) and row.shown != ALWAYS:
+        wanted = "given as text: in an environment variable, quote it twice"
     if row.shown == ALWAYS and not re.search("[@:]", str(value)):
         found = f"it is {value!r:.100}"
     elif isinstance(value, str):
@@ -373,7 +332,7 @@ def _error(row: Setting, value: Any, wanted: str) -> ValueError:
     return ValueError(f"{row.key} should be {wanted}; {found}.")
 
 
-def _missing(row: Setting, config: Mapping[str, Any]) -> ValueError:
+def _missing(row: Row, config: Mapping[str, Any]) -> ValueError:
     others = [key for key, meant in strangers(config).items() if meant == row.key]
     but = f", but {' and '.join(others)} is, which is no setting here" if others else ""
     return ValueError(
@@ -391,15 +350,16 @@ def strangers(config: Mapping[str, Any]) -> dict[str, str]:
         for key in config
         if isinstance(key, str) and key.startswith("PUSHER_") and key not in {*_ROWS, *_GONE}
     ]
-    meant = {key: _OF_OTHER_LIBRARIES[key] for key in unknown if key in _OF_OTHER_LIBRARIES}
-    if len(meant) < len(unknown):
-        from difflib import get_close_matches
+    meant = {key: _OF_OTHER_LIBRARIES.get(key) or _nearest(key) for key in unknown}
+    return {key: known for key, known in meant.items() if known}
 
-        for key in set(unknown) - set(meant):
-            names = {known[len("PUSHER_") :]: known for known in _ROWS}
-            for name in get_close_matches(key[len("PUSHER_") :], names, n=1, cutoff=0.8):
-                meant[key] = names[name]
-    return meant
+
+def _nearest(key: str) -> str | None:
+    from difflib import get_close_matches
+
+    names = {known[len("PUSHER_") :]: known for known in _ROWS}
+    found = get_close_matches(key[len("PUSHER_") :], names, n=1, cutoff=0.8)
+    return names[found[0]] if found else None
 
 
 def _expect_compatible(settings: Settings) -> None:
@@ -420,10 +380,10 @@ def _expect_compatible(settings: Settings) -> None:
 
 def _leave_for_the_application(app: Flask, settings: Settings) -> None:
     """Applications for Flask-Pusher 3.0 may read these, whichever way they were set."""
-    defaults = {"HOST": "", "PORT": "", "AUTH": settings.auth}
-    credentials = {"APP_ID": settings.app_id, "KEY": settings.key, "SECRET": settings.secret}
-    for name, value in {**defaults, **credentials}.items():
-        app.config.setdefault(f"PUSHER_{name}", value)
+    for key in ("PUSHER_HOST", "PUSHER_PORT"):
+        app.config.setdefault(key, "")
+    for field in (*_OF_THE_APP, "auth"):
+        app.config.setdefault(f"PUSHER_{field.upper()}", getattr(settings, field))
 
 
 def make_client(app: Flask, settings: Settings) -> Client:
