@@ -191,15 +191,11 @@ def _meaning(answer: Any) -> str:
         return ours[0].strip().rstrip(".")
     if "Location" in answer.headers:
         return f"it redirects to {answer.headers['Location']}, and the service does not follow"
-    meanings = {
-        400: "something before the application refuses it: CSRF protection, for one. Exempt"
-        " pusher.blueprint",
-        401: "something before the application asks for a login",
-        403: "something before the application refuses who calls",
-        404: "no webhook route is there",
-        405: "the URL is of another route, which takes no POST",
-    }
-    return meanings.get(answer.status_code, "only 2xx counts; the service sends it again")
+    if answer.status_code in (404, 405):
+        return "no webhook route is there"
+    if 400 <= answer.status_code < 404:
+        return "something before the application refuses it. Exempt pusher.blueprint from it"
+    return "only 2xx counts; the service sends it again"
 
 
 def _url(endpoint: str) -> str:

@@ -360,13 +360,15 @@ class TestProbe:
         ("status", "meaning"),
         [
             (302, "it redirects to /login, and the service does not follow"),
-            (401, "something before the application asks for a login"),
-            (403, "something before the application refuses who calls"),
             (
                 400,
-                "something before the application refuses it: CSRF protection, for one. Exempt pusher.blueprint",
+                "something before the application refuses it. Exempt pusher.blueprint from it",
             ),
-            (405, "the URL is of another route, which takes no POST"),
+            (
+                401,
+                "something before the application refuses it. Exempt pusher.blueprint from it",
+            ),
+            (405, "no webhook route is there"),
             (500, "only 2xx counts; the service sends it again"),
         ],
     )
