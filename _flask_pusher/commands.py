@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import html
 import json
 import re
@@ -315,17 +314,8 @@ def serve(webhooks: tuple[str, ...], **options: Any) -> None:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     try:
         serve_here(app, webhooks=webhooks or None, **options)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from None
-    except OSError as error:
-        hints = {
-            errno.EADDRINUSE: "Is another server running? --port 0 takes a free port, and"
-            " PUSHER_PORT has to be the same.",
-            errno.EACCES: "Let PUSHER_PORT be another, 6001 for one.",
-        }
-        hint = hints.get(error.errno or 0)
-        text = f"{error.strerror}. {hint}" if hint else str(error)
-        raise click.ClickException(text) from None
 
 
 def _base_url(client: Client) -> str:

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from tests.conftest import MakeApp
 
 PRESENCE_HANDLERS = f"{__name__}.on_presence, {__name__}.on_event"
-IN_USE = (
-    "Error: Cannot listen. Is another server running? --port 0 takes a free port, and PUSHER_PORT"
-    " has to be the same.\n"
-)
 Run = Callable[..., Result]
 
 
@@ -559,11 +555,6 @@ class TestServe:
             (ImportError("needs aiohttp"), "Error: needs aiohttp\n"),
             (ValueError("no such URL"), "Error: no such URL\n"),
             (OSError(errno.ENOENT, "No such file"), "Error: [Errno 2] No such file\n"),
-            (
-                OSError(errno.EACCES, "Cannot listen"),
-                "Error: Cannot listen. Let PUSHER_PORT be another, 6001 for one.\n",
-            ),
-            (OSError(errno.EADDRINUSE, "Cannot listen"), IN_USE),
         ],
     )
     def test_what_keeps_it_from_running_is_one_line(
