@@ -341,12 +341,11 @@ def _in_one_line(client: Client, error: PusherError) -> str:
     text = " ".join(str(error).split())
     if status_of(error) is None:
         return text
-    if status_of(error) == 401 and not text.endswith("?"):  # as the local server asks itself
-        hint = "Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place?"
-        # A refusal may show the signed text, with "auth_timestamp=" in it.
-        if "imestamp " in text:
-            hint = "Is the clock of this machine right? It may differ by ten minutes."
-        text = f"{text} {hint}" if text.endswith(".") else f"{text}. {hint}"
+    if status_of(error) == 401:
+        text += (
+            " (Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place? Is this"
+            " machine's clock right?)"
+        )
     return f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
 
 
