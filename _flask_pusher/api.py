@@ -141,15 +141,12 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         return str(data)
 
     def _expect_size(self, event_name: str, text: str) -> str:
-        most = self.max_event_bytes
-        # No character takes more than four bytes, so most texts need no counting.
-        if most is not None and len(text) * 4 > most:
-            size = len(text.encode("utf-8", "surrogatepass"))
-            if size > most:
-                raise ValueError(
-                    f"The data of the event {event_name!r} has {size} bytes in UTF-8. At most"
-                    f" {most} are taken: PUSHER_MAX_EVENT_BYTES."
-                )
+        size, most = len(text.encode("utf-8", "surrogatepass")), self.max_event_bytes
+        if most is not None and size > most:
+            raise ValueError(
+                f"The data of the event {event_name!r} has {size} bytes in UTF-8. At most"
+                f" {most} are taken: PUSHER_MAX_EVENT_BYTES."
+            )
         return text
 
     def publish(self, calls: Sequence[Call]) -> Any:

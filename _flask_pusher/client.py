@@ -233,11 +233,9 @@ class Client(_Official):
         self, channel: str, socket_id: str, custom_data: Mapping[str, Any] | None = None
     ) -> dict[str, str]:
         """What :meth:`authenticate` does when it has checked the channel and the socket id."""
-        if custom_data is None:
-            answer: dict[str, Any] = super().authenticate(channel, socket_id)  # type: ignore[misc]
-        else:
-            answer = super().authenticate(channel, socket_id, Keys(custom_data))  # type: ignore[misc]
-            expect.no_nan(answer.get("channel_data", ""))
+        data = () if custom_data is None else (Keys(custom_data),)
+        answer: dict[str, Any] = super().authenticate(channel, socket_id, *data)  # type: ignore[misc]
+        expect.no_nan(answer.get("channel_data", ""))
         if "shared_secret" in answer:
             answer["shared_secret"] = expect.text(answer["shared_secret"], "A shared secret")
         return answer
