@@ -54,9 +54,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
 
     def expect_master_key(self, channel: str) -> bytes:
         if self.master_key is None:
-            raise ValueError(
-                f"The encrypted channel {channel!r} needs {MASTER_KEY}; it is not set."
-            )
+            raise ValueError(f"Encrypted channels need {MASTER_KEY}; {channel!r} is one.")
         return self.master_key
 
     def move(self, host: str, port: int, ssl: bool) -> None:
@@ -114,9 +112,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
 
     def _batched(self, event: Mapping[str, Any], already_encoded: bool) -> dict[str, Any]:
         if not isinstance(event, Mapping):
-            raise TypeError(
-                f"Each event of a batch should be a dict; one is {expect.kind(event)}."
-            )
+            raise TypeError(f"A batch's event should be a dict; one is {expect.kind(event)}.")
         if not _REQUIRED <= event.keys() <= _KEYS:
             raise ValueError(
                 "An event of a batch has the keys channel, name and data, and if wanted socket_id"

@@ -364,10 +364,7 @@ def _nearest(key: str) -> str | None:
 
 def _expect_compatible(settings: Settings) -> None:
     if settings.key == settings.secret:
-        raise ValueError(
-            "PUSHER_KEY and PUSHER_SECRET hold the same, and pages carry the key. Take both from"
-            " the service's page about the app."
-        )
+        raise ValueError("PUSHER_KEY and PUSHER_SECRET hold the same, and pages carry the key.")
     if settings.encryption_master_key and settings.encryption_master_key_base64:
         raise ValueError(
             f"PUSHER_ENCRYPTION_MASTER_KEY and {MASTER_KEY} are both set. Keep the latter."
