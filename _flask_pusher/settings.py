@@ -177,12 +177,13 @@ def _backend(value: Any) -> Any:
     return backend
 
 
-def _url(value: Any) -> Mapping[str, str]:
+def _url(value: Any) -> Mapping[str, Any]:
     parts = re.fullmatch(_URL, _text(r"\S+")(value))
-    if parts is None or (parts["port"] and not 1 <= int(parts["port"]) <= 65535):
+    if parts is None:
         raise ValueError
     found = {name: part for name, part in parts.groupdict().items() if part}
-    return {**found, "host": _host(found["host"]), "secret": unquote(found["secret"])}
+    read = {"host": _host(found["host"]), "port": _port(found.get("port", 0))}
+    return {**found, **read, "secret": unquote(found["secret"])}
 
 
 def _raw_key(value: Any) -> bytes:
@@ -291,7 +292,7 @@ def read_settings(app: Flask) -> Settings:
         found["host"] = url.get("host")
     if found["ssl"] is None:  # before the URL's port: `https://...:80` says what it speaks
         found["ssl"] = found["port"] != 80 and url.get("scheme") != "http"
-    found["port"] = found["port"] or (int(url["port"]) if "port" in url else None)
+    found["port"] = found["port"] or url.get("port")
     found["path"] = found["path"] or url.get("path", "")
     settings = Settings(**found)
     _expect_compatible(settings)
