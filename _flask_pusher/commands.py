@@ -193,7 +193,7 @@ def _meaning(answer: Any) -> str:
     if answer.status_code in (404, 405):
         return "no webhook route is there"
     if 400 <= answer.status_code < 404:
-        return "something before the application refuses it. Exempt pusher.blueprint from it"
+        return "something before it refuses, CSRF protection for one. Exempt pusher.blueprint"
     return "only 2xx counts; the service sends it again"
 
 
@@ -273,21 +273,15 @@ def users(channel: str) -> None:
 
 
 @_command
+@click.option("--host", help="Where to listen: where the settings point, or else 127.0.0.1.")
 @click.option(
-    "--host",
-    help="The address to listen on: where the settings point, if that is this machine, else"
-    " 127.0.0.1.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    help="The port: the settings', if they point at this machine, else 6001; 0 for a free one.",
+    "--port", type=click.IntRange(0, 65535), help="The settings', or else 6001; 0: a free one."
 )
 @click.option(
     "--webhooks",
     metavar="URL",
     multiple=True,
-    help="Post webhooks there, to the route for all kinds where the URL has no path.",
+    help="Post webhooks there; without a path, to the route for all kinds.",
 )
 @click.option(
     "--webhook-delay",
@@ -300,9 +294,7 @@ def users(channel: str) -> None:
     "--without",
     metavar="FEATURES",
     default="",
-    help="What not to do, as the hosted service does not unless it is switched on there: "
-    + ", ".join(FEATURES)
-    + ".",
+    help=f"What is not switched on at the hosted service: {', '.join(FEATURES)}.",
 )
 @click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")
 @click.option("--cert", "certificate", type=_FILE, help="A certificate's file, to speak TLS.")

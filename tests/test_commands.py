@@ -330,11 +330,11 @@ class TestProbe:
             (302, "it redirects to /login, and the service does not follow"),
             (
                 400,
-                "something before the application refuses it. Exempt pusher.blueprint from it",
+                "something before it refuses, CSRF protection for one. Exempt pusher.blueprint",
             ),
             (
                 401,
-                "something before the application refuses it. Exempt pusher.blueprint from it",
+                "something before it refuses, CSRF protection for one. Exempt pusher.blueprint",
             ),
             (405, "no webhook route is there"),
             (500, "only 2xx counts; the service sends it again"),
