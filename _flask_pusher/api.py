@@ -54,7 +54,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
 
     def expect_master_key(self, channel: str) -> bytes:
         if self.master_key is None:
-            raise ValueError(f"Encrypted channels need {MASTER_KEY}; {channel!r} is one.")
+            raise ValueError(f"{channel!r} needs {MASTER_KEY}, which is not set.")
         return self.master_key
 
     def move(self, host: str, port: int, ssl: bool) -> None:

@@ -37,7 +37,9 @@ def channel(name: Any) -> str:
     """
     found = text(name, "A channel's name")
     if not rules.is_channel_name(found) and not rules.is_user_channel(found):
-        raise ValueError(f"A channel's name has {rules.NAME}; this is {found[:200]!r}.")
+        raise ValueError(
+            f"A channel's name has {rules.NAME}; this is {found[: rules.NAME_LENGTH]!r}."
+        )
     if not found.startswith(_KINDS) and found.lower().startswith(_KINDS):
         warn(
             f"{found!r} is a public channel: capitals count, so it is not of the kind that"
@@ -88,7 +90,7 @@ def event_name(name: Any) -> str:
 def socket_id(value: Any) -> str:
     found = text(value, "A socket id")
     if not rules.is_socket_id(found):
-        raise ValueError(f"A socket id is digits, a dot and digits; this is {found!r:.100}.")
+        raise ValueError(f"A socket id is {rules.SOCKET_ID}; this is {found!r:.100}.")
     return found
 
 

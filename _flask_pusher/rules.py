@@ -29,6 +29,8 @@ USER_INFO_BYTES = 1024
 HOSTED_USER_ID_LENGTH = 128
 SOCKET_ID_DIGITS = 20
 """The most digits on either side of the dot in a socket id."""
+SOCKET_ID = f"two numbers of at most {SOCKET_ID_DIGITS} digits, joined by a dot"
+"""What a socket id is, in words."""
 CLIENT_EVENTS_PER_SECOND = 10
 USERS_PER_WATCHLIST = 100
 CACHE_SECONDS = 30 * 60

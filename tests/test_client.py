@@ -183,7 +183,7 @@ class TestAuthenticate:
         [
             ("a b", "1.2", "A channel's name has 1 to 200 .*'a b'"),
             ("#server-to-user-7", "1.2", "valid channel"),
-            ("private-x", "1", "A socket id is digits, .*'1'"),
+            ("private-x", "1", "A socket id is two numbers .*'1'"),
             ("private-x", "\u0661.\u0662", "A socket id"),
             ("private-x", "1." + "2" * 21, "at most 20 digits"),
         ],
@@ -338,7 +338,7 @@ GOOD = {"channel": "news", "name": "flash", "data": {}}
         ({**GOOD, "name": 5}, "An event's name should be text; this is of type int"),
         ({**GOOD, "name": ""}, "An event's name has 1 to 200 characters; this has 0"),
         ({**GOOD, "name": "x" * 201}, "this has 201"),
-        ({**GOOD, "socket_id": "1"}, "A socket id is digits, a dot and digits"),
+        ({**GOOD, "socket_id": "1"}, "A socket id is two numbers"),
         ({**GOOD, "info": [5]}, "Each attribute should be text; this is of type int"),
         (["news", "flash", {}], "A batch's event should be a dict; one is of type list"),
     ],

@@ -87,7 +87,7 @@ def test_what_is_refused_for_real_is_refused(app: Flask, pusher: Pusher, client:
     with app.app_context(), pusher.record_events() as events:
         with pytest.raises(ValueError, match="A channel's name has"):
             client.trigger("a b", "flash", {})
-        with pytest.raises(TypeError, match=r"not JSON serializable\. .* teach app\.json"):
+        with pytest.raises(TypeError, match="not JSON serializable"):
             client.trigger("a", "flash", object())
         with pytest.raises(ValueError, match="has 10241 bytes in UTF-8"):
             client.trigger("a", "flash", "x" * 10241)
