@@ -320,25 +320,21 @@ def _api_errors(client: Client) -> Iterator[None]:
     try:
         yield
     except PusherError as error:
-        raise click.ClickException(_in_one_line(client, error)) from None
+        text = " ".join(str(error).split())
+        if status_of(error) is not None:
+            text = f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
+        if status_of(error) == 401:
+            text += (
+                " (Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place? Is this"
+                " machine's clock right?)"
+            )
+        raise click.ClickException(text) from None
     except (AttributeError, KeyError, TypeError):
         raise click.ClickException(
             f"{_base_url(client)} gave an answer of another form than Channels' is."
         ) from None
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _in_one_line(client: Client, error: PusherError) -> str:
-    text = " ".join(str(error).split())
-    if status_of(error) is None:
-        return text
-    if status_of(error) == 401:
-        text += (
-            " (Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place? Is this"
-            " machine's clock right?)"
-        )
-    return f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
 
 
 COMMANDS = {str(one.name): one for one in (check, trigger, channels, users, serve)}
