@@ -298,7 +298,11 @@ def read_settings(app: Flask) -> Settings:
     _expect_compatible(settings)
     for key, meant in strangers(app.config).items():
         warn(f"{key} is no setting of Flask-Pusher. Is {meant} meant?")
-    _leave_for_the_application(app, settings)
+    # Applications for Flask-Pusher 3.0 may read these, whichever way they were set.
+    for key in ("PUSHER_HOST", "PUSHER_PORT"):
+        app.config.setdefault(key, "")
+    for field in (*_OF_THE_APP, "auth"):
+        app.config.setdefault(f"PUSHER_{field.upper()}", getattr(settings, field))
     return settings
 
 
@@ -324,12 +328,9 @@ def _error(row: Row, value: Any) -> ValueError:
     # Such as 12e45: from_prefixed_env takes it for JSON, and its digits are lost.
     if isinstance(value, float) and row.shown != ALWAYS:
         wanted = "given as text: in an environment variable, quote it twice"
+    found = f"it holds a {type(value).__name__}, which is not shown"
     if row.shown == ALWAYS and not re.search("[@:]", str(value)):
         found = f"it is {value!r:.100}"
-    elif isinstance(value, str):
-        found = f"it holds text of {len(value)} characters, which is not shown"
-    else:
-        found = f"it holds a {type(value).__name__}, which is not shown"
     return ValueError(f"{row.key} should be {wanted}; {found}.")
 
 
@@ -374,14 +375,6 @@ def _expect_compatible(settings: Settings) -> None:
     paths += (f"events/{group}" for group in rules.WEBHOOK_GROUPS)
     if len(set(paths)) < len(paths):
         raise ValueError("PUSHER_AUTH and PUSHER_USER_AUTH should be two paths, and no webhooks'.")
-
-
-def _leave_for_the_application(app: Flask, settings: Settings) -> None:
-    """Applications for Flask-Pusher 3.0 may read these, whichever way they were set."""
-    for key in ("PUSHER_HOST", "PUSHER_PORT"):
-        app.config.setdefault(key, "")
-    for field in (*_OF_THE_APP, "auth"):
-        app.config.setdefault(f"PUSHER_{field.upper()}", getattr(settings, field))
 
 
 def make_client(app: Flask, settings: Settings) -> Client:
