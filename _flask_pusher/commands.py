@@ -41,12 +41,7 @@ def _binding() -> Binding:
 
 
 @_command
-@click.option(
-    "--webhooks",
-    "webhook_url",
-    metavar="URL",
-    help="Post a signed webhook without events there, as the service would, and say what happens.",
-)
+@click.option("--webhooks", "webhook_url", metavar="URL", help="Post a signed webhook there, too.")
 def check(webhook_url: str | None) -> None:
     """Show what is set and declared, and try the settings on the server."""
     binding = _binding()
@@ -273,16 +268,9 @@ def users(channel: str) -> None:
 
 
 @_command
-@click.option("--host", help="Where to listen: where the settings point, or else 127.0.0.1.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), help="The settings', or else 6001; 0: a free one."
-)
-@click.option(
-    "--webhooks",
-    metavar="URL",
-    multiple=True,
-    help="Post webhooks there; without a path, to the route for all kinds.",
-)
+@click.option("--host", help="The settings' host, if it is this machine, else 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Likewise, else 6001. 0: a free one.")
+@click.option("--webhooks", metavar="URL", multiple=True, help="Post webhooks there.")
 @click.option(
     "--webhook-delay",
     type=click.FloatRange(min=0),
@@ -294,7 +282,7 @@ def users(channel: str) -> None:
     "--without",
     metavar="FEATURES",
     default="",
-    help=f"What is not switched on at the hosted service: {', '.join(FEATURES)}.",
+    help=f"Features to leave out: {', '.join(FEATURES)}.",
 )
 @click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")
 @click.option("--cert", "certificate", type=_FILE, help="A certificate's file, to speak TLS.")
