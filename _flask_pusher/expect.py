@@ -10,6 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from _flask_pusher import rules
+from _flask_pusher.warning import warn
+
+_KINDS = (*rules.AUTHORISED, "cache-")
 
 
 def channels(channels: Any) -> list[Any]:
@@ -36,6 +39,11 @@ def channel(name: Any) -> str:
     if not rules.is_channel_name(found) and not rules.is_user_channel(found):
         raise ValueError(
             f"A channel's name has {rules.NAME}; this is {found[: rules.NAME_LENGTH]!r}."
+        )
+    if not found.startswith(_KINDS) and found.lower().startswith(_KINDS):
+        warn(
+            f"{found!r} is a public channel: capitals count, so it is not of the kind that"
+            f" {found.lower()!r} is."
         )
     return found
 

@@ -369,6 +369,36 @@ def test_an_events_name_of_200_characters_is_taken(client: Client, api: Any) -> 
     assert api.events == [("news", "é" * 200, {})]
 
 
+@pytest.mark.parametrize("name", ["Private-x", "PRESENCE-x", "Cache-x", "privatE-encrypted-x"])
+def test_a_public_channel_that_looks_like_another_kind_is_warned_about(
+    client: Client, api: Any, name: str
+) -> None:
+    with pytest.warns(UserWarning, match=f"'{name}' is a public channel: capitals count") as told:
+        client.trigger(name, "flash", {})
+    assert f"of the kind that '{name.lower()}' is" in str(told[0].message)
+    assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "publish",
+    [
+        lambda pusher: pusher.trigger("Private-x", "flash", {}),
+        lambda pusher: pusher.defer("Private-x", "flash", {}),
+        lambda pusher: pusher.client.trigger_batch(
+            [{"channel": "Private-x", "name": "flash", "data": {}}]
+        ),
+    ],
+    ids=["trigger", "defer", "trigger_batch"],
+)
+def test_that_warning_names_the_line_of_the_application(
+    app: Flask, pusher: Pusher, publish: Callable[[Pusher], Any]
+) -> None:
+    warning = pytest.warns(UserWarning, match="capitals count")
+    with app.app_context(), pusher.record_events(), warning as told:
+        publish(pusher)
+    assert told[0].filename == __file__
+
+
 def test_asking_about_the_channels_in_the_same_call(client: Client, api: Any) -> None:
     api.answers.append((200, '{"channels": {"presence-x": {"user_count": 2}}}'))
     answer = client.trigger("presence-x", "flash", {}, info=["user_count", "subscription_count"])
