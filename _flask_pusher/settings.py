@@ -174,6 +174,11 @@ def _backend(value: Any) -> Any:
     backend = import_string(value) if isinstance(value, str) else value
     if not callable(backend):
         raise ValueError  # noqa: TRY004 - as all that a setting cannot be
+    if any(base.__module__ == "pusher.tornado" for base in getattr(backend, "__mro__", ())):
+        raise _WrongError(
+            "another backend than Tornado's: its futures need Tornado's loop, which no Flask"
+            " application runs, so nothing would be sent"
+        )
     return backend
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flask import Flask, render_template_string, url_for
 from pusher.requests import RequestsBackend
+from pusher.tornado import TornadoBackend
 
 from flask_pusher import Client, Pusher
 
@@ -557,6 +558,22 @@ class TestBackend:
         with pytest.raises(ValueError, match=r"^PUSHER_BACKEND should be .*: broken\.$") as raised:
             Pusher(make_app(PUSHER_BACKEND=broken))
         assert isinstance(raised.value.__cause__, TypeError)
+
+    @pytest.mark.parametrize("kind", ["class", "subclass", "path"])
+    def test_tornados_is_refused_because_nothing_would_be_sent(
+        self, make_app: MakeApp, kind: str
+    ) -> None:
+        class Subclass(TornadoBackend):  # type: ignore[misc]
+            pass
+
+        backends = {
+            "class": TornadoBackend,
+            "subclass": Subclass,
+            "path": "pusher.tornado.TornadoBackend",
+        }
+        told = "^PUSHER_BACKEND should be another backend than Tornado's: its futures need"
+        with pytest.raises(ValueError, match=told):
+            Pusher(make_app(PUSHER_BACKEND=backends[kind]))
 
     def test_options_may_be_arguments_of_the_client_as_in_3_0(self, make_app: MakeApp) -> None:
         options = {"timeout": "9", "host": "ws.example", "secret": "other", "cluster": "eu"}
