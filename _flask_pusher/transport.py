@@ -63,10 +63,10 @@ class Transport:
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
-        self.observers: Callable[[], Observer | None] = _nobody
+        self.observers: Callable[[], Observer | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observers": _nobody}
+        return {**self.__dict__, "observers": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Transport:
         copied = Transport(copy.deepcopy(self.backend, memo))
@@ -74,11 +74,11 @@ class Transport:
         return copied
 
     def send_request(self, request: Request) -> Any:
-        observer = self.observers()
+        observer = self.observers() if self.observers else None
         if observer is not None:
             answer = observer(request)
             is_async = inspect.iscoroutinefunction(self.backend.send_request)
-            return _ready(answer) if is_async else answer
+            return _result(answer) if is_async else answer
         try:
             answer = self.backend.send_request(request)
         except Exception as error:  # noqa: BLE001 - each backend has its own
@@ -93,12 +93,8 @@ class Transport:
         return _accepted(found)
 
 
-def _nobody() -> None:
-    return None
-
-
-async def _ready(answer: Any) -> Any:
-    return answer
+async def _result(answer: Any) -> Any:
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def complete(answer: Any) -> Any:
@@ -107,18 +103,15 @@ def complete(answer: Any) -> Any:
         return answer
     import asyncio  # which takes long, and hardly any application needs
 
-    async def wait() -> Any:
-        return await answer
-
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(wait())
+        return asyncio.run(_result(answer))
     # A loop runs in this thread, and is not to be waited in: another thread gets one of its own.
     from concurrent.futures import ThreadPoolExecutor  # not sooner: as Python ends, it cannot be
 
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, wait()).result()
+        return pool.submit(asyncio.run, _result(answer)).result()
 
 
 # -- The backend ----------------------------------------------------------------------------------
@@ -187,18 +180,12 @@ class Backend(RequestsBackend):  # type: ignore[misc]
     def _new_kept(self, request: Request) -> _Kept:
         """What the environment says of proxies and certificates is read here, and not for each
         call, as that takes a third of its time."""
-        options = {**proxies_for(request.client.host), **self.options}
-        how = {name: options.pop(name, None) for name in ("auth", "cookies", "hooks")}
-        options.update(
-            requests.Session().merge_environment_settings(
-                request.url,
-                proxies=dict(options.get("proxies") or {}),
-                stream=True,
-                verify=options.get("verify"),
-                cert=options.get("cert"),
-            )
+        given = {**dict.fromkeys(self.takes), **proxies_for(request.client.host), **self.options}
+        options = requests.Session().merge_environment_settings(
+            request.url, dict(given["proxies"] or {}), True, given["verify"], given["cert"]
         )
-        return _Kept(deque(maxlen=self.connections), options, how, {})
+        how = {name: given[name] for name in ("auth", "cookies", "hooks")}
+        return _Kept(deque(maxlen=self.connections), dict(options), how, {})
 
 
 class _Kept(NamedTuple):
@@ -283,10 +270,7 @@ def _content(response: requests.Response, body: str) -> Any:
     status = response.status_code
     if status not in (200, 202):
         raise _refusal(status, body, response.headers)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise _no_answer_of_channels(f"this: {' '.join(body.split())[:100]!r}") from None
+    return json.loads(body)
 
 
 def _read(response: requests.Response, timeout: float) -> bytes:
@@ -330,17 +314,14 @@ _REFUSALS = {400: PusherBadRequest, 401: PusherBadAuth, 403: PusherForbidden}
 
 def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
     """The client's exception for an answer, with its status, and how long it asks to wait."""
+    if 300 <= status < 400:
+        text = f"The API is not here, but at {_scrubbed(headers.get('Location', '?'))}. Are"
+        text += " PUSHER_HOST and PUSHER_PORT right, and should PUSHER_SSL be true?"
+    if status == 404:
+        text = " ".join(text.split())[:100]
+        text += " Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
     kind = _REFUSALS.get(status)
     error = PusherBadStatus(f"{status}: {text}") if kind is None else kind(text)
-    if 300 <= status < 400:
-        error = PusherBadStatus(
-            f"{status}: The API is not here, but at {_scrubbed(headers.get('Location', '?'))}. Are"
-            " PUSHER_HOST and PUSHER_PORT right, and should PUSHER_SSL be true?"
-        )
-    if status == 404:
-        error = PusherBadStatus(
-            f"404: {' '.join(text.split())[:100]} Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
-        )
     error.status = status
     error.retry_after = _seconds(headers.get("Retry-After", ""))
     return error
@@ -358,23 +339,21 @@ def _seconds(text: str) -> float:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status of a refusal; None where the error has none."""
-    return getattr(error, "status", None)
+    """The HTTP status of a refusal; None where the error has none.
+
+    Another adapter's error has it by the official client's rule: in its class, or before its text.
+    """
+    status: int | None = getattr(error, "status", None)
+    if status is None and isinstance(error, PusherError):
+        kinds = [status for status, kind in _REFUSALS.items() if isinstance(error, kind)]
+        found = re.match(r"([1-5][0-9][0-9]): ", str(error))
+        status = kinds[0] if kinds else int(found[1]) if found else None
+    return status
 
 
 def retry_after_of(error: BaseException) -> float:
     """For how many seconds the service asked not to be asked again."""
     return getattr(error, "retry_after", 0.0)
-
-
-def _with_status(error: PusherError) -> PusherError:
-    """A refusal as another adapter raises it: by the official client's rule, which puts the status
-    into the exception's class, or before its text."""
-    if not isinstance(error, NoAnswer) and status_of(error) is None:
-        kinds = [status for status, kind in _REFUSALS.items() if isinstance(error, kind)]
-        found = re.match(r"([1-5][0-9][0-9]): ", str(error))
-        error.status = kinds[0] if kinds else int(found[1]) if found else None
-    return error
 
 
 # -- Errors, in words and without signatures ------------------------------------------------------
@@ -383,10 +362,11 @@ def _with_status(error: PusherError) -> PusherError:
 def _told(error: Exception, request: Request) -> PusherError:
     """What a backend's exception is to the caller."""
     if isinstance(error, PusherError):
-        return _with_status(error)
+        return error
     is_unreadable = isinstance(error, (ValueError, RecursionError))
     if is_unreadable and not isinstance(error, OSError):  # requests has some that are both
-        return _no_answer_of_channels(f"what cannot be read ({error})")
+        found = " ".join(_scrubbed(str(getattr(error, "doc", error))).split())
+        return _no_answer_of_channels(f"this: {found[:100]!r}")
     happened, look = in_words(error, request.client.host, request.client.timeout)
     told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
     causes = list(_causes(error))
@@ -398,41 +378,35 @@ def _told(error: Exception, request: Request) -> PusherError:
 def in_words(error: Exception, host: str, timeout: float) -> tuple[str, str]:
     """What happened, and what to look at, where an HTTP library raised this."""
     causes = list(_causes(error))
-    names = {type(one).__name__ for one in causes}
 
     def found(*kinds: type[BaseException]) -> Any:
         return next((one for one in reversed(causes) if isinstance(one, kinds)), None)
 
     if untrusted := found(ssl.SSLCertVerificationError):
-        return (
-            f"its certificate is not trusted ({untrusted.verify_message})",
-            'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.',
-        )
-    if found(socket.gaierror) or "NameResolutionError" in names:
-        return (
-            f"the name {host} is not known",
-            "Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?",
-        )
-    if found(ConnectionRefusedError):
+        happened = f"its certificate is not trusted ({untrusted.verify_message})"
+        look = 'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.'
+    elif found(socket.gaierror):
+        happened = f"the name {host} is not known"
+        look = "Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?"
+    elif found(ConnectionRefusedError):
+        happened, look = "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
         if is_loopback(host):
-            return (
-                "nothing listens there",
-                "Is the local server running? 'flask pusher serve' starts it.",
-            )
-        return "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
-    if _timed_out(causes) or found(requests.Timeout):
-        return f"it took longer than {timeout:g} seconds", "PUSHER_TIMEOUT is how long to wait."
-    if _broke(causes) or found(ConnectionError):
-        return "the connection broke", "Is it a Channels server, and does PUSHER_SSL fit it?"
-    if failed := found(ssl.SSLError):
-        return (
-            f"TLS failed ({failed.reason})",
-            "PUSHER_SSL should be false for a server that speaks plain HTTP.",
-        )
-    text = " ".join(_scrubbed(str(error)).split())
-    if "TLS CA certificate bundle" in text:
-        return text, "Is REQUESTS_CA_BUNDLE, or the option 'verify', the file of an authority?"
-    return f"{type(error).__name__}: {text}", "Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
+            look = "Is the local server running? 'flask pusher serve' starts it."
+    elif _timed_out(causes) or found(requests.Timeout):
+        happened = f"it took longer than {timeout:g} seconds"
+        look = "PUSHER_TIMEOUT is how long to wait."
+    elif _broke(causes) or found(ConnectionError):
+        happened = "the connection broke"
+        look = "Is it a Channels server, and does PUSHER_SSL fit it?"
+    elif failed := found(ssl.SSLError):
+        happened = f"TLS failed ({failed.reason})"
+        look = "PUSHER_SSL should be false for a server that speaks plain HTTP."
+    else:
+        happened = " ".join(_scrubbed(f"{type(error).__name__}: {error}").split())
+        look = "Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
+        if "TLS CA certificate bundle" in happened:
+            look = "Is REQUESTS_CA_BUNDLE, or the option 'verify', the file of an authority?"
+    return happened, look
 
 
 def _timed_out(causes: list[BaseException]) -> bool:
