@@ -22,8 +22,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, islice, takewhile
+from operator import attrgetter
 from typing import Any
 
 from flask import Flask
@@ -40,39 +42,33 @@ Wire = Mapping[str, Any]
 Address = tuple[str, int, bool]
 
 GATHERING_SECONDS = 0.03
+REMEMBERING_SECONDS = 60
+"""How long a service is known not to answer, where nothing is sent to it."""
 CHANNEL_BYTES = 1000
 """About how many bytes an event takes beside its data, while it waits, for each channel."""
 
 
+@dataclass(eq=False, repr=False)
 class Event:
     """One event, from the call that deferred it to the answer of the service."""
 
-    __slots__ = (
-        "app",
-        "channels",
-        "client",
-        "due",
-        "is_alone",
-        "settle",
-        "since",
-        "tries",
-        "wire",
-    )
-
-    settle: Callable[[], None]
+    app: Flask
+    client: Client
+    wire: Wire
+    since: float = 0.0
+    """When it left its request."""
+    due: float = 0.0
+    """When it may be tried again."""
+    tries: int = 0
+    """In how many calls it was."""
+    is_alone: bool = False
+    settle: Callable[[], None] = field(init=False)
     """What the publisher calls when it is published, or told as lost."""
 
-    def __init__(self, app: Flask, client: Client, wire: Wire) -> None:
-        self.app = app
-        self.client = client
-        self.wire = wire
-        self.channels: list[str] = wire["channels"]
-        self.since = 0.0
-        """When it left its request."""
-        self.due = 0.0
-        self.tries = 0
-        """In how many calls it was."""
-        self.is_alone = False
+    @property
+    def channels(self) -> list[str]:
+        channels: list[str] = self.wire["channels"]
+        return channels
 
     def __str__(self) -> str:
         return f"{self.wire['name']!r} on {' '.join(self.channels)}"
@@ -85,16 +81,14 @@ class Event:
 Lost = list[tuple[Event, BaseException]]
 
 
+@dataclass(eq=False)
 class Call:
     """Events that leave together, and hold their channels until the answer."""
 
-    __slots__ = ("channels", "events", "failures")
-
-    def __init__(self, events: list[Event], channels: list[str], failures: int) -> None:
-        self.events = events
-        self.channels = channels
-        self.failures = failures
-        """How many calls had failed in a row when it started."""
+    events: list[Event]
+    channels: list[str]
+    failures: int
+    """How many calls had failed in a row when it started."""
 
 
 class Desk:
@@ -127,18 +121,15 @@ class Desk:
         self._numbers = count()
 
     @property
-    def api_address(self) -> str:
-        return f"{self.api.scheme}://{self.api.host}:{self.api.port}"
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.lanes and not self.under_way
-
-    @property
     def tries_again(self) -> bool:
         """Whether there are events that are tried again."""
         calls = (event.tries > 1 for call in self.under_way for event in call.events)
         return any(lane[0].tries for lane in self.lanes.values()) or any(calls)
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing waits, and nothing is known of the service that is to be remembered."""
+        is_failing = self.failures > 0 and now < self.quiet_until + REMEMBERING_SECONDS
+        return not self.lanes and not self.under_way and self.takes_batches and not is_failing
 
     def add(self, event: Event) -> None:
         for channel in event.channels:
@@ -190,7 +181,7 @@ class Desk:
         while self.ready and not mine.keys().isdisjoint(self.ready[0].channels):
             self.ready.popleft()  # what follows on these channels waits for the answer
         self.held.update(mine)
-        events.sort(key=lambda one: one.since)
+        events.sort(key=attrgetter("since"))
         call = Call(events, list(mine), self.failures)
         self.under_way.add(call)
         return call
@@ -211,7 +202,7 @@ class Desk:
         if error is None or not policy.is_outage(error):
             self.failures, self.quiet_until = 0, 0.0
             self.is_trusted = error is None or policy.is_refusal_of_an_event(error)
-        elif self.failures or not policy.is_of_an_event(error, is_alone=is_alone):
+        elif self.failures or not (is_alone and policy.may_be_of_an_event(error)):
             self.failing_since = self.failing_since if self.failures else now
             self.failures = call.failures + 1  # calls that fail together count once
             pause = max(policy.pause_after(self.failures), retry_after_of(error))
@@ -257,27 +248,27 @@ class Desk:
 
     def _lose_old(self, now: float) -> bool:
         """Lose the events that have waited long enough for a service that does not answer."""
-        old = {
-            id(event): event
-            for lane in self.lanes.values()
-            for event in takewhile(lambda one: one.since + self.patience <= now, lane)
-        }
+
+        def is_old(event: Event) -> bool:
+            return event.since + self.patience <= now
+
+        old = dict.fromkeys(one for lane in self.lanes.values() for one in takewhile(is_old, lane))
         if not old:
             return False
-        for event in old.values():
+        for event in old:
             self._leave(event)
         self.ready.clear()
         self.later.clear()
         self._free(list(self.lanes))
-        self._lose(old.values(), self.error)
+        self._lose(old, self.error)
         return True
 
     def _clear(self) -> list[Event]:
         """Take all that waits, but what is under way."""
-        found = {id(one): one for lane in self.lanes.values() for one in lane}
+        found = dict.fromkeys(one for lane in self.lanes.values() for one in lane)
         for content in (self.lanes, self.ready, self.later):
             content.clear()
-        return sorted(found.values(), key=lambda one: one.since)
+        return sorted(found, key=attrgetter("since"))
 
     def _is_free(self, event: Event) -> bool:
         return self.held.isdisjoint(event.channels) and all(
@@ -286,8 +277,8 @@ class Desk:
 
     def _heads(self, channels: Iterable[str]) -> list[Event]:
         """The events that come to be free when these channels move on."""
-        heads = {id(lane[0]): lane[0] for channel in channels if (lane := self.lanes.get(channel))}
-        return [head for head in heads.values() if self._is_free(head)]
+        lanes = [self.lanes[channel] for channel in channels if channel in self.lanes]
+        return [head for head in dict.fromkeys(lane[0] for lane in lanes) if self._is_free(head)]
 
     def _free(self, channels: Iterable[str]) -> None:
         for event in self._heads(channels):
@@ -304,14 +295,21 @@ class Desk:
 
     # -- The call itself --
 
-    def post(self, events: Sequence[Event]) -> None:
-        """Publish events by one call of the API."""
-        if len(events) == 1:
-            complete(self.api.call(POST, "events", events[0].wire))
-            return
-        batch = [
-            {"channel": channel, **{key: one.wire[key] for key in one.wire if key != "channels"}}
-            for one in events
-            for channel in one.channels
-        ]
-        complete(self.api.call(POST, "batch_events", {"batch": batch}))
+    def post(self, events: Sequence[Event]) -> BaseException | None:
+        """Publish events by one call of the API. Returns what it raised, for the policy."""
+        resource, params = "events", events[0].wire
+        if len(events) > 1:
+            batch = [
+                {
+                    "channel": channel,
+                    **{key: one.wire[key] for key in one.wire if key != "channels"},
+                }
+                for one in events
+                for channel in one.channels
+            ]
+            resource, params = "batch_events", {"batch": batch}
+        try:
+            complete(self.api.call(POST, resource, params))
+        except BaseException as error:  # noqa: BLE001 - a sender goes on, whatever it is
+            return error
+        return None

@@ -55,9 +55,10 @@ def judge(error: BaseException, *, of_batch: bool, tries: int, left: float) -> V
     if status in _OF_THE_APPLICATION:
         return Verdict(takes_all_along=True)
     pause = max(pause_after(tries), retry_after_of(error))
-    if not is_outage(error) or _timed_out(error) or pause > left:
+    timed_out = isinstance(error, NoAnswer) and error.timed_out
+    if timed_out or not is_outage(error) or pause > left:
         return Verdict()
-    return Verdict(is_lost=False, pause=pause, is_alone=tries > 1 and _may_be_of_an_event(error))
+    return Verdict(is_lost=False, pause=pause, is_alone=tries > 1 and may_be_of_an_event(error))
 
 
 def is_outage(error: BaseException) -> bool:
@@ -66,9 +67,9 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, NoAnswer) or (status is not None and (status == 429 or status >= 500))
 
 
-def is_of_an_event(error: BaseException, *, is_alone: bool) -> bool:
-    """Whether this says nothing of the service, but of an event that had failed before."""
-    return is_alone and _may_be_of_an_event(error)
+def may_be_of_an_event(error: BaseException) -> bool:
+    """Whether an outage may be the fault of an event, and says nothing of the service then."""
+    return error.broke if isinstance(error, NoAnswer) else status_of(error) != 429
 
 
 def knows_no_batches(error: BaseException) -> bool:
@@ -84,11 +85,3 @@ def pause_after(failures: int) -> float:
 def is_refusal_of_an_event(error: BaseException) -> bool:
     """Whether no other event would be answered so, and this one always."""
     return status_of(error) in _OF_AN_EVENT
-
-
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, NoAnswer) and error.timed_out
-
-
-def _may_be_of_an_event(error: BaseException) -> bool:
-    return error.broke if isinstance(error, NoAnswer) else status_of(error) != 429

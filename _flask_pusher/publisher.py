@@ -65,8 +65,6 @@ Key = tuple[Client, Address]
 SENDERS = 4
 WAKING_SECONDS = 0.003
 PATIENCE_SECONDS = 30
-REMEMBERING_SECONDS = 60
-"""How long a service is known not to answer, where nothing is sent to it."""
 EXIT_SECONDS, EXIT_SECONDS_WITHOUT_ANSWER, LAST_TRY_SECONDS = 10, 2, 1
 WAITING_SECONDS_WITHOUT_ANSWER = 1
 GRACE_SECONDS = 0.5
@@ -87,7 +85,7 @@ def publish_here(events: Sequence[Event]) -> None:
                 tell_published(call.events)
             if news := _news_of(desk, call, error):
                 news()
-    except BaseException as error:  # that of a server's timeout, say
+    except BaseException as error:
         desk.give_up(error)
         raise
     finally:
@@ -97,16 +95,13 @@ def publish_here(events: Sequence[Event]) -> None:
 def publish_or_raise(app: Flask, client: Client, wires: Sequence[Wire]) -> None:
     """Publish events in this thread; tell what is refused, and raise what a retry can mend."""
     desk = _desk_of([Event(app, client, wire) for wire in wires], 0)
-    refused: Lost = []
     try:
         for _ in _calls_of(desk):
-            for event, error in desk.lost:
+            for _, error in desk.lost:
                 if not policy.is_refusal_of_an_event(error):
                     raise error
-                refused.append((event, error))
-            desk.lost.clear()
     finally:
-        tell_lost(refused)
+        tell_lost([one for one in desk.lost if policy.is_refusal_of_an_event(one[1])])
 
 
 def _desk_of(events: Sequence[Event], patience: float) -> Desk:
@@ -124,11 +119,9 @@ def _calls_of(desk: Desk) -> Iterator[tuple[Call, BaseException | None]]:
         if not isinstance(call, Call):
             time.sleep(max(call - time.monotonic(), 0))
             continue
-        error = None
-        try:
-            desk.post(call.events)
-        except Exception as raised:  # noqa: BLE001 - the policy finds out what it means
-            error = raised
+        error = desk.post(call.events)
+        if error is not None and not isinstance(error, Exception):
+            raise error  # that of a server's timeout, say
         desk.answered(call, error, time.monotonic())
         yield call, error
 
@@ -138,17 +131,10 @@ def checked_calls(calls: Any) -> list[Wire]:
 
     :raises ValueError: for what was not.
     """
-    if isinstance(calls, (list, tuple)) and all(map(_is_wire, calls)):
+    is_list = isinstance(calls, (list, tuple)) and all(isinstance(one, Mapping) for one in calls)
+    if is_list and all(one.get("channels") and {"data", "name"} <= one.keys() for one in calls):
         return list(calls)
-    raise ValueError(
-        "publish() takes the list of dicts that the function under @pusher.hand_over was called"
-        f" with; this is of type {type(calls).__name__}, and not such a list."
-    )
-
-
-def _is_wire(call: Any) -> bool:
-    is_whole = isinstance(call, Mapping) and {"channels", "data", "name"} <= call.keys()
-    return is_whole and bool(call["channels"])
+    raise ValueError("publish() takes the list of dicts that was handed over, and nothing else.")
 
 
 # -- What became of events ------------------------------------------------------------------------
@@ -208,16 +194,13 @@ def _news_of(desk: Desk, call: Call, error: BaseException | None) -> Callable[[]
     """What is to be logged of the service itself."""
     if not call.events:  # they were given up
         return None
-    logger, address = call.events[0].app.logger, desk.api_address
+    logger = call.events[0].app.logger
+    address = f"{desk.api.scheme}://{desk.api.host}:{desk.api.port}"
     if error is not None and desk.failures and not desk.has_warned and desk.tries_again:
         desk.has_warned = True
         what = str(error) if isinstance(error, NoAnswer) else f"{address} answers: {error}"
-        return partial(
-            logger.warning,
-            "%s Deferred events wait, and are tried again until they are %s seconds old.",
-            " ".join(what.split()),
-            f"{desk.patience:g}",
-        )
+        then = f"Deferred events are tried again until they are {desk.patience:g} seconds old."
+        return partial(logger.warning, "%s %s", " ".join(what.split()), then)
     if desk.has_warned and not desk.failures and not desk.tries_again:
         desk.has_warned = False
         return partial(logger.info, "%s answers again: no deferred event waits for it.", address)
@@ -344,12 +327,7 @@ class Publisher:
                 traceback.print_exc()
 
     def _send(self, desk: Desk, call: Call, events: Sequence[Event]) -> None:
-        error = None
-        try:
-            desk.post(events)
-        except BaseException as raised:  # noqa: BLE001 - the policy finds out what it means
-            error = raised
-        self.inbox.put(partial(self._answered, desk, call, error))
+        self.inbox.put(partial(self._answered, desk, call, desk.post(events)))
 
     def _tell(self, tell: Callable[[Any], None], told: Sequence[Any], events: list[Event]) -> None:
         try:
@@ -385,7 +363,7 @@ class Publisher:
             if desk.lost:
                 lost, desk.lost = desk.lost, []
                 self.run(partial(self._tell, tell_lost, lost, [event for event, _ in lost]))
-            if self._is_over(desk, now):
+            if desk.is_over(now):
                 del self.desks[key]
         if not self.size:
             for done in self.ends:
@@ -409,11 +387,6 @@ class Publisher:
             else:
                 when = min(when, call)
         return when
-
-    @staticmethod
-    def _is_over(desk: Desk, now: float) -> bool:
-        is_known = desk.failures > 0 and now < desk.quiet_until + REMEMBERING_SECONDS
-        return desk.is_empty and desk.takes_batches and not is_known
 
     def take(self, key: Key, events: Sequence[Event]) -> None:
         client, address = key

@@ -90,9 +90,8 @@ def test_an_outage_is_no_answer_or_one_that_puts_off() -> None:
     assert not any(map(policy.is_outage, [refusal(400), refusal(403), refusal(None), KeyError()]))
 
 
-def test_an_event_that_fails_alone_says_nothing_of_the_service_unless_nobody_took_it() -> None:
-    assert policy.is_of_an_event(refusal(500), is_alone=True)
-    assert policy.is_of_an_event(no_answer(broke=True), is_alone=True)
-    assert not policy.is_of_an_event(refusal(500), is_alone=False)
-    assert not policy.is_of_an_event(refusal(429), is_alone=True)
-    assert not policy.is_of_an_event(no_answer(), is_alone=True)
+def test_an_outage_may_be_an_events_fault_unless_nobody_took_it() -> None:
+    assert policy.may_be_of_an_event(refusal(500))
+    assert policy.may_be_of_an_event(no_answer(broke=True))
+    assert not policy.may_be_of_an_event(refusal(429))
+    assert not policy.may_be_of_an_event(no_answer())
