@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import count, islice, takewhile
+from itertools import count, islice
 from operator import attrgetter
 from typing import Any
 
@@ -248,20 +248,14 @@ class Desk:
 
     def _lose_old(self, now: float) -> bool:
         """Lose the events that have waited long enough for a service that does not answer."""
-
-        def is_old(event: Event) -> bool:
-            return event.since + self.patience <= now
-
-        old = dict.fromkeys(one for lane in self.lanes.values() for one in takewhile(is_old, lane))
-        if not old:
-            return False
-        for event in old:
-            self._leave(event)
-        self.ready.clear()
-        self.later.clear()
-        self._free(list(self.lanes))
-        self._lose(old, self.error)
-        return True
+        before = len(self.lost)
+        while old := [event for event in self.ready if event.since + self.patience <= now]:
+            self.ready = deque(event for event in self.ready if event.since + self.patience > now)
+            self._lose(old, self.error)
+            for event in old:
+                self._leave(event)
+            self._free(channel for event in old for channel in event.channels)
+        return len(self.lost) > before
 
     def _clear(self) -> list[Event]:
         """Take all that waits, but what is under way."""

@@ -155,30 +155,25 @@ def named(events: Sequence[Event]) -> str:
 
 
 def tell_lost(lost: Lost) -> None:
-    """Log the events that were lost, for each application, and send the signal."""
-    for app in dict.fromkeys(event.app for event, _ in lost):
-        mine = [(event, error) for event, error in lost if event.app is app]
-        events, error = [event for event, _ in mine], mine[0][1]
-        text = " ".join(str(error).split())
-        app.logger.error(
-            "Deferred events were lost: %s. %s: %s", named(events), type(error).__name__, text
-        )
-        _send_signal(publish_failed, app, events, error=error)
+    """Log the events that an application lost, and send the signal."""
+    if lost:
+        events, error = [event for event, _ in lost], lost[0][1]
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        events[0].app.logger.error("Deferred events were lost: %s. %s", named(events), what)
+        _send_signal(publish_failed, events, error=error)
 
 
 def tell_published(events: Sequence[Event]) -> None:
-    for app in dict.fromkeys(event.app for event in events):
-        if published.has_receivers_for(app):
-            mine = [event for event in events if event.app is app]
-            seconds = time.monotonic() - mine[0].since
-            _send_signal(published, app, mine, seconds=seconds, tries=mine[0].tries)
+    first = events[0]
+    if published.has_receivers_for(first.app):
+        seconds = time.monotonic() - first.since
+        _send_signal(published, events, seconds=seconds, tries=first.tries)
 
 
-def _send_signal(
-    signal: blinker.NamedSignal, app: Flask, events: Sequence[Event], **told: Any
-) -> None:
+def _send_signal(signal: blinker.NamedSignal, events: Sequence[Event], **told: Any) -> None:
     if is_telling():
         return
+    app = events[0].app
     token = _is_telling.set(True)
     try:
         found = [recorded(event.client, event.wire) for event in events]
@@ -192,8 +187,6 @@ def _send_signal(
 
 def _news_of(desk: Desk, call: Call, error: BaseException | None) -> Callable[[], None] | None:
     """What is to be logged of the service itself."""
-    if not call.events:  # they were given up
-        return None
     logger = call.events[0].app.logger
     address = f"{desk.api.scheme}://{desk.api.host}:{desk.api.port}"
     if error is not None and desk.failures and not desk.has_warned and desk.tries_again:
@@ -277,9 +270,8 @@ class Publisher:
                 return True
             self.is_started = True
             try:
-                for number in range(SENDERS):
-                    self._start_thread(partial(self._work, self.calls), f"-{number}")
-                self._start_thread(partial(self._work, self.chores), "-tells")
+                for jobs in (*[self.calls] * SENDERS, self.chores):
+                    self._start_thread(partial(self._work, jobs))
                 self._start_thread(self._dispatch)
             except RuntimeError:
                 self.is_started = False
@@ -287,8 +279,8 @@ class Publisher:
             self._at_exit()
         return True
 
-    def _start_thread(self, target: Callable[[], None], suffix: str = "") -> None:
-        threading.Thread(target=target, name=f"flask-pusher{suffix}", daemon=True).start()
+    def _start_thread(self, target: Callable[[], None]) -> None:
+        threading.Thread(target=target, name="flask-pusher", daemon=True).start()
 
     def _at_exit(self) -> None:
         """A process that ends sends what waits: by its own end, by multiprocessing's, and by that
@@ -394,26 +386,24 @@ class Publisher:
             self.is_shared |= bool(self.desks)
             self.desks[key] = Desk(client, address, PATIENCE_SECONDS)
         desk = self.desks[key]
-        full = PusherError("The queue of the publisher is full.")
         for event in events:
-            is_full = self.size and self.size + event.size > QUEUE_BYTES
-            self.size += event.size
-            if is_full:
-                desk.lost.append((event, full))
+            if self.size and self.size + event.size > QUEUE_BYTES:
+                desk.lost.append((event, PusherError("The queue of the publisher is full.")))
             else:
                 desk.add(event)
+            self.size += event.size
 
     def _answered(self, desk: Desk, call: Call, error: BaseException | None) -> None:
         self.idle += 1
         self.has_answers = True
         desk.answered(call, error, time.monotonic())
+        if not call.events:  # they were given up
+            return
         if news := _news_of(desk, call, error):
             self.run(news)
-        if error is not None:
-            return
-        if published.receivers:
+        if error is None and published.receivers:
             self.run(partial(self._tell, tell_published, call.events, call.events))
-        else:
+        elif error is None:
             self._settled(call.events)
 
     def _settled(self, events: Sequence[Event]) -> None:

@@ -175,7 +175,10 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         )
         body = _read(response, self.client.timeout)
         kept.idle.append((time.monotonic(), session))
-        return _content(response, body.decode("utf-8", "replace"))
+        text = body.decode("utf-8", "replace")
+        if response.status_code not in (200, 202):
+            raise _refusal(response.status_code, text, response.headers)
+        return json.loads(text)
 
     def _new_kept(self, request: Request) -> _Kept:
         """What the environment says of proxies and certificates is read here, and not for each
@@ -266,13 +269,6 @@ def _broke(causes: Iterable[BaseException]) -> bool:
 # -- Answers --------------------------------------------------------------------------------------
 
 
-def _content(response: requests.Response, body: str) -> Any:
-    status = response.status_code
-    if status not in (200, 202):
-        raise _refusal(status, body, response.headers)
-    return json.loads(body)
-
-
 def _read(response: requests.Response, timeout: float) -> bytes:
     """A body, which may neither go on for ever nor fill the memory."""
     deadline = time.monotonic() + timeout
@@ -329,13 +325,12 @@ def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
 
 def _seconds(text: str) -> float:
     """How long ``Retry-After`` asks to wait, in seconds or by a date: for an hour at most."""
-    seconds = 0.0
     if text.isascii() and text.isdigit():
-        seconds = float(text)
-    else:
-        with suppress(TypeError, ValueError, OverflowError):
-            seconds = parsedate_to_datetime(text).timestamp() - time.time()
-    return min(max(seconds, 0.0), 3600.0)
+        return min(float(text), 3600.0)
+    with suppress(TypeError, ValueError, OverflowError):
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        return min(max(seconds, 0.0), 3600.0)
+    return 0.0
 
 
 def status_of(error: BaseException) -> int | None:

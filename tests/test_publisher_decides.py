@@ -779,34 +779,6 @@ class TestWhatIsPublished:
         assert what["events"][0] == RecordedEvent(["a"], "0", {}, None)
         assert (round(what["seconds"], 3), what["tries"]) == (2.1, 2)
 
-    def test_each_application_is_told_of_its_own(self, driven: Driven, make_app: MakeApp) -> None:
-        other, told = make_app(), []
-
-        def receive(sender: Flask, events: list[RecordedEvent], **_: Any) -> None:
-            told.append((sender, [event.name for event in events]))
-
-        with published.connected_to(receive, other), published.connected_to(receive, driven.app):
-            submit(
-                [
-                    Event(driven.app, driven.client, wire("mine")),
-                    Event(other, driven.client, wire("other's")),
-                ]
-            )
-            driven.decide()
-            driven.answer()
-        assert told == [(driven.app, ["mine"]), (other, ["other's"])]
-
-    def test_and_so_is_what_is_lost(
-        self, driven: Driven, make_app: MakeApp, lost: list[Any]
-    ) -> None:
-        other = make_app()
-        driven.submit("0 a")
-        submit([Event(other, driven.client, wire("other's"))])
-        driven.submit("1 c")
-        driven.answer()
-        driven.answer(refusal(403))
-        assert [names for names, _ in lost] == [["other's"], ["1"]]
-
     def test_is_not_looked_at_where_nobody_listens(
         self, driven: Driven, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -814,7 +786,3 @@ class TestWhatIsPublished:
         driven.submit("0 a")
         driven.answer()
         assert driven.publisher.size == 0
-
-
-def wire(name: str) -> Wire:
-    return {"name": name, "channels": ["a"], "data": "{}"}
