@@ -214,20 +214,18 @@ class Desk:
 
     def _judge(self, call: Call, error: BaseException, now: float) -> list[Event]:
         """The events that are to be tried again; all others are lost."""
-        again = []
-        takes_all_along = False
+        again, verdict = [], policy.Verdict()
+        of_batch = len(call.events) > 1
         for event in call.events:
             left = event.since + self.patience - now
-            of_batch = len(call.events) > 1
             verdict = policy.judge(error, of_batch=of_batch, tries=event.tries, left=left)
-            takes_all_along |= verdict.takes_all_along
-            if verdict.is_lost:
-                self.lost.append((event, error))
-                continue
             event.due = now + verdict.pause
             event.is_alone |= verdict.is_alone
-            again.append(event)
-        if takes_all_along:
+            if verdict.is_lost:
+                self._lose([event], error)
+            else:
+                again.append(event)
+        if verdict.takes_all_along:
             self._lose(self._clear(), error)
         return again
 

@@ -289,8 +289,7 @@ class Publisher:
         with suppress(AttributeError, RuntimeError):  # too late, where only a thread still runs
             # Before the pools of concurrent.futures close, which asyncio resolves names with.
             threading._register_atexit(self.flush)  # type: ignore[attr-defined]
-        celery = sys.modules.get("celery.signals")
-        if celery is not None:
+        if celery := sys.modules.get("celery.signals"):
             celery.worker_process_shutdown.connect(self.flush, weak=False)
 
     # -- Called by any thread --

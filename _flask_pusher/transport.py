@@ -187,8 +187,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         options = requests.Session().merge_environment_settings(
             request.url, dict(given["proxies"] or {}), True, given["verify"], given["cert"]
         )
-        how = {name: given[name] for name in ("auth", "cookies", "hooks")}
-        return _Kept(deque(maxlen=self.connections), dict(options), how, {})
+        return _Kept(deque(maxlen=self.connections), dict(options), given, {})
 
 
 class _Kept(NamedTuple):
@@ -212,7 +211,7 @@ class _Kept(NamedTuple):
     def prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
         method = request.method
         if method not in self.samples:
-            how = {**self.how, "auth": None}
+            how = {name: self.how[name] for name in ("cookies", "hooks")}
             sample = requests.Request(method, f"{request.base_url}/", request.headers, **how)
             self.samples[method] = session.prepare_request(sample)
         prepared = self.samples[method].copy()
@@ -299,10 +298,8 @@ def _accepted(answer: Any) -> dict[str, Any]:
 
 
 def _no_answer_of_channels(found: str) -> PusherError:
-    return PusherError(
-        f"The answer is not one of Channels, but {found}. Is it a Channels server that PUSHER_HOST"
-        " and PUSHER_PORT name?"
-    )
+    look = "Do PUSHER_HOST and PUSHER_PORT name a Channels server?"
+    return PusherError(f"The answer is not one of Channels, but {found}. {look}")
 
 
 _REFUSALS = {400: PusherBadRequest, 401: PusherBadAuth, 403: PusherForbidden}
@@ -311,8 +308,8 @@ _REFUSALS = {400: PusherBadRequest, 401: PusherBadAuth, 403: PusherForbidden}
 def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
     """The client's exception for an answer, with its status, and how long it asks to wait."""
     if 300 <= status < 400:
-        text = f"The API is not here, but at {_scrubbed(headers.get('Location', '?'))}. Are"
-        text += " PUSHER_HOST and PUSHER_PORT right, and should PUSHER_SSL be true?"
+        text = f"The API is not here, but at {_scrubbed(headers.get('Location', '?'))}."
+        text += " Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
     if status == 404:
         text = " ".join(text.split())[:100]
         text += " Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"

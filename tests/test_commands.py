@@ -579,7 +579,7 @@ class AsyncBackend:
 
 REFUSAL = {"error": "no", "code": 403}
 NO_ANSWER = "The answer is not one of Channels, but"
-IS_IT = "Is it a Channels server that PUSHER_HOST and PUSHER_PORT name?"
+IS_IT = "Do PUSHER_HOST and PUSHER_PORT name a Channels server?"
 REFUSED = "http://127.0.0.1:1 refuses: PusherForbidden: no\n"
 
 
