@@ -78,7 +78,8 @@ QUEUE_BYTES = 64 * 1024 * 1024
 def publish_here(events: Sequence[Event]) -> None:
     """Publish events in this thread, which is patient for ``PUSHER_TIMEOUT``; and tell what became
     of them. Where a receiver of the signals runs, they are tried once."""
-    desk = _desk_of(events, 0 if is_telling() else events[0].client.timeout)
+    client = events[0].client
+    desk = _desk_of(client, events, 0 if is_telling() else client.timeout)
     try:
         for call, error in _calls_of(desk):
             if error is None:
@@ -94,7 +95,7 @@ def publish_here(events: Sequence[Event]) -> None:
 
 def publish_or_raise(app: Flask, client: Client, wires: Sequence[Wire]) -> None:
     """Publish events in this thread; tell what is refused, and raise what a retry can mend."""
-    desk = _desk_of([Event(app, client, wire) for wire in wires], 0)
+    desk = _desk_of(client, [Event(app, client, wire) for wire in wires], 0)
     try:
         for _ in _calls_of(desk):
             for _, error in desk.lost:
@@ -104,8 +105,7 @@ def publish_or_raise(app: Flask, client: Client, wires: Sequence[Wire]) -> None:
         tell_lost([one for one in desk.lost if policy.is_refusal_of_an_event(one[1])])
 
 
-def _desk_of(events: Sequence[Event], patience: float) -> Desk:
-    client = events[0].client
+def _desk_of(client: Client, events: Sequence[Event], patience: float) -> Desk:
     desk = Desk(client, client.address, patience)
     for event in events:
         event.since = time.monotonic()
@@ -225,14 +225,13 @@ class Delivery:
             return
         last = time.monotonic()
         while self.left:
-            until, failing_since = last + self.timeout + GRACE_SECONDS, self._failing_since()
-            if failing_since:
-                until = min(until, failing_since + WAITING_SECONDS_WITHOUT_ANSWER)
-            now = time.monotonic()
-            if now >= until:
+            until = last + self.timeout + GRACE_SECONDS
+            if since := self._failing_since():
+                until = min(until, since + WAITING_SECONDS_WITHOUT_ANSWER)
+            if time.monotonic() >= until:
                 return
             with suppress(queue.Empty):
-                self.news.get(timeout=min(until - now, 0.1))
+                self.news.get(timeout=0.1)
                 last = time.monotonic()
 
     def _failing_since(self) -> float:

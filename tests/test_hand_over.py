@@ -201,6 +201,14 @@ def test_the_worker_publishes_what_came_through_the_queue(
     assert len(api.calls) == 3
 
 
+def test_a_worker_that_is_given_no_event_publishes_none(
+    app: Flask, pusher: Pusher, api: Any
+) -> None:
+    with app.app_context():
+        pusher.publish([])
+    assert api.calls == []
+
+
 def test_the_worker_is_told_of_a_refusal_and_raises_none(
     app: Flask, pusher: Pusher, api: Any, queued: list[str], lost: list[Any]
 ) -> None:
