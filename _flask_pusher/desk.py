@@ -77,6 +77,11 @@ class Event:
     def size(self) -> int:
         return len(self.wire["data"]) + CHANNEL_BYTES * len(self.channels)
 
+    def entries(self) -> list[dict[str, Any]]:
+        """What a batch has of it: an entry for each channel."""
+        wire = {key: value for key, value in self.wire.items() if key != "channels"}
+        return [{"channel": channel, **wire} for channel in self.channels]
+
 
 Lost = list[tuple[Event, BaseException]]
 
@@ -289,18 +294,11 @@ class Desk:
 
     def post(self, events: Sequence[Event]) -> BaseException | None:
         """Publish events by one call of the API. Returns what it raised, for the policy."""
-        resource, params = "events", events[0].wire
-        if len(events) > 1:
-            batch = [
-                {
-                    "channel": channel,
-                    **{key: one.wire[key] for key in one.wire if key != "channels"},
-                }
-                for one in events
-                for channel in one.channels
-            ]
-            resource, params = "batch_events", {"batch": batch}
         try:
+            resource, params = "events", events[0].wire
+            if len(events) > 1:
+                batch = [entry for one in events for entry in one.entries()]
+                resource, params = "batch_events", {"batch": batch}
             complete(self.api.call(POST, resource, params))
         except BaseException as error:  # noqa: BLE001 - a sender goes on, whatever it is
             return error
