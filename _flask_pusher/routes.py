@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, has_request_context, request
@@ -22,10 +23,10 @@ from _flask_pusher.templates import Templates
 from _flask_pusher.webhooks import WebhookViews
 
 if TYPE_CHECKING:
-    from flask.sansio.app import App
     from flask.typing import ResponseReturnValue
 
-_HOST, _SUBDOMAIN = "_pusher_host", "_pusher_subdomain"
+_HOST = "_pusher_host"
+"""The variable of the routes that is the host, or the subdomain, of who asks."""
 
 
 class Binding(NamedTuple):
@@ -92,10 +93,10 @@ def refuse_collisions(app: Flask) -> None:
             " init_app(app) once for each application, and import it where it is needed."
         )
     if "pusher" in app.extensions:
+        kind = type(app.extensions["pusher"]).__name__
         raise RuntimeError(
-            f"app.extensions['pusher'] of {app.name!r} holds an object of type"
-            f" {type(app.extensions['pusher']).__name__} already. This extension puts its client"
-            " there: remove yours, or keep it under another name."
+            f"app.extensions['pusher'] of {app.name!r} holds an object of type {kind} already. The"
+            " client belongs there: keep it under another name."
         )
 
 
@@ -106,21 +107,25 @@ def _add_routes(state: BlueprintSetupState) -> None:
             "pusher.blueprint is registered by pusher.init_app(app), or Pusher(app). Call that in"
             " place of app.register_blueprint(pusher.blueprint)."
         )
-    settings, authorisation, webhooks = binding.settings, binding.authorisation, binding.webhooks
-    routes: list[tuple[str, str, Callable[[], Any], str]] = [
-        ("/page.js", "page", page.page, "GET"),
-        (settings.auth, "auth", _noted(authorisation.auth), "POST"),
-        (settings.user_auth, "user_auth", _noted(authorisation.user_auth), "POST"),
-        ("/events", "events", _noted(webhooks.view(None)), "POST"),
+    authorisation, webhooks = binding.authorisation, binding.webhooks
+    routes: list[tuple[str, str, Callable[[], Any]]] = [
+        ("page", "/page.js", page.page),
+        ("auth", binding.settings.auth, authorisation.auth),
+        ("user_auth", binding.settings.user_auth, authorisation.user_auth),
+        ("events", "/events", webhooks.answer),
     ]
     for group in rules.WEBHOOK_GROUPS:
-        view = _noted(webhooks.view(group))
-        routes.append((f"/events/{group}", f"{group}_event", view, "POST"))
-    for options in _hosts(state.app):
-        for path, endpoint, view, method in routes:
-            state.add_url_rule(path, endpoint, view, methods=[method], **options)
-    # Flask calls the first one last: it sees what all others have made of the response.
-    state.app.after_request_funcs.setdefault(None, []).insert(0, _expect_our_answer)
+        answer = partial(webhooks.answer, group)
+        routes.append((f"{group}_event", f"/events/{group}", answer))
+    app = authorisation.app
+    hosts = _hosts(app)
+    for endpoint, path, view in routes:
+        methods, noted = ["GET" if view is page.page else "POST"], _noted(view)
+        for host in hosts:
+            state.add_url_rule(path, endpoint, noted, methods=methods, **host)
+    # All that Flask answers comes by here, also where an after_request function has raised.
+    finalize = app.finalize_request
+    app.finalize_request = lambda *args, **options: _expect_our_answer(finalize(*args, **options))  # type: ignore[method-assign]
 
 
 # -- Whose answer it is ---------------------------------------------------------------------------
@@ -135,10 +140,10 @@ _IS_FOR_PAGE = {"pusher.auth": True, "pusher.user_auth": True, "pusher.events": 
 _IS_FOR_PAGE.update({f"pusher.{group}_event": False for group in rules.WEBHOOK_GROUPS})
 
 
-def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[[], Response]:
+def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[..., Response]:
     """The view, which leaves word that it was asked, and of its answer."""
 
-    def noted() -> Response:
+    def noted(**_host: str) -> Response:
         request.environ[_ANSWER] = None
         answer = request.environ[_ANSWER] = current_app.make_response(view())
         return answer
@@ -188,26 +193,22 @@ def _replace(response: Response, status: int, text: str) -> None:
 # The routes are at every host that the application answers at, so that a page asks its own.
 
 
-def _hosts(app: App) -> list[dict[str, Any]]:
+def _hosts(app: Flask) -> list[dict[str, Any]]:
     """The options of the rules, one set for each kind of host."""
-    if not (app.url_map.host_matching or app.subdomain_matching):
-        return [{}]
-    app.url_value_preprocessor(_forget_host)
-    app.url_defaults(_at_the_same_host)
     if app.url_map.host_matching:
-        return [{"host": f"<{_HOST}>"}]
-    return [{}, {"subdomain": f"<{_SUBDOMAIN}>"}]
-
-
-def _forget_host(_endpoint: str | None, values: dict[str, Any] | None) -> None:
-    for name in (_HOST, _SUBDOMAIN):
-        (values or {}).pop(name, None)
+        hosts = [{"host": f"<{_HOST}>"}]
+    elif app.subdomain_matching:
+        hosts = [{}, {"subdomain": f"<{_HOST}>"}]
+    else:
+        return [{}]
+    app.url_defaults(_at_the_same_host)
+    return hosts
 
 
 def _at_the_same_host(endpoint: str, values: dict[str, Any]) -> None:
     if endpoint.startswith("pusher.") and has_request_context():
         adapter = current_app.create_url_adapter(request)
-        if current_app.url_map.host_matching:
-            values.setdefault(_HOST, request.host)
-        elif adapter and adapter.subdomain:
-            values.setdefault(_SUBDOMAIN, adapter.subdomain)
+        is_by_host = current_app.url_map.host_matching
+        host = request.host if is_by_host else adapter and adapter.subdomain
+        if host:
+            values.setdefault(_HOST, host)

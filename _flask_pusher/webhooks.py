@@ -130,25 +130,21 @@ class WebhookViews:
         for pattern, _ in chain.from_iterable(declared.events.values()):
             self._variables(pattern, {})  # a converter that is unknown is told at the start
 
-    def view(self, group: str | None) -> Callable[[], ResponseReturnValue]:
+    def answer(self, group: str | None = None) -> ResponseReturnValue:
         """The view of a group's route; None: of the one for all."""
-
-        def webhook() -> ResponseReturnValue:
-            if not self._serves(group):
-                self.app.logger.debug("No handler is declared for webhooks at %s.", request.path)
-                abort(404, "This application handles no webhooks here.")
-            events = self._verified_events(group)
-            # All are known before the first runs, which may change what it is given.
-            for handler, arguments, variables in list(self._calls(group, events)):
-                returned = self.app.ensure_sync(handler)(*arguments, **variables)
-                answer = handlers.answer_in(handlers.finished(returned, handler), self.app)
-                if answer and handlers.is_refusal(answer):
-                    name = handlers.name_of(handler)
-                    self.app.logger.debug("%s() refused a webhook: %s.", name, answer.status)
-                    abort(answer)
-            return "OK"
-
-        return webhook
+        if not self._serves(group):
+            self.app.logger.debug("No handler is declared for webhooks at %s.", request.path)
+            abort(404, "This application handles no webhooks here.")
+        events = self._verified_events(group)
+        # All are known before the first runs, which may change what it is given.
+        for handler, arguments, variables in list(self._calls(group, events)):
+            returned = self.app.ensure_sync(handler)(*arguments, **variables)
+            answer = handlers.answer_in(handlers.finished(returned, handler), self.app)
+            if answer and handlers.is_refusal(answer):
+                name = handlers.name_of(handler)
+                self.app.logger.debug("%s() refused a webhook: %s.", name, answer.status)
+                abort(answer)
+        return "OK"
 
     def _serves(self, group: str | None) -> bool:
         groups = self.declared.groups.items()

@@ -72,6 +72,12 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
 
 
+def login_page_for_a_failure(app: Flask) -> None:
+    """What sees the response raises, and so the last one of it is never asked."""
+    app.register_error_handler(500, login_page)
+    app.after_request(lambda response: response.missing)
+
+
 ANSWERS: list[tuple[Callable[[Flask], Any], Exception | None, str]] = [
     (lambda app: app.before_request(to_login), None, "answers it with 302 FOUND /login"),
     (lambda app: app.before_request(login_page), None, "answers it with 200 OK"),
@@ -87,6 +93,7 @@ ANSWERS: list[tuple[Callable[[Flask], Any], Exception | None, str]] = [
     (lambda app: app.register_error_handler(RefusedError, login_page), RefusedError(), "answers"),
     (lambda app: app.register_error_handler(Exception, login_page), KeyError(), "answers it with"),
     (lambda app: app.register_error_handler(500, login_page), ZeroDivisionError(), "answers it"),
+    (login_page_for_a_failure, None, "answers it with 200 OK"),
 ]
 
 
@@ -295,6 +302,16 @@ def test_nor_is_one_whose_error_an_error_handler_makes_a_page_of(
     headers = {"X-Pusher-Signature": "0"}
     assert post_webhook("/pusher/events/presence", BODY, headers).status_code == 503
     assert "in an error handler or after the view" in warnings_in(caplog)[-1]
+
+
+def test_nor_is_one_whose_answer_was_lost_by_what_sees_the_response(
+    app: Flask, told: list[str], post_webhook: PostWebhook
+) -> None:
+    login_page_for_a_failure(app)
+    for path in ("/pusher/events", "/pusher/events/presence"):
+        answer = post_webhook(path, BODY)
+        assert answer.status_code == 503
+        assert answer.text.startswith("This webhook was not delivered: ")
 
 
 def test_a_refusal_of_ours_is_told_once(
