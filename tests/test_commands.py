@@ -321,7 +321,7 @@ class TestProbe:
         )
         assert result.output.splitlines()[-1] == (
             f"Error: {url}/pusher/events answers 403: This webhook is refused: its"
-            " X-Pusher-Signature is missing, or not by this application's secret."
+            " X-Pusher-Signature is missing, or not by its key's secret."
         )
 
     @pytest.mark.parametrize(

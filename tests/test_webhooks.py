@@ -69,15 +69,15 @@ class TestWhatIsBelieved:
             ({"X-Pusher-Key": "\xe9"}, "X-Pusher-Key is missing, or none of this application's"),
             (
                 {"X-Pusher-Signature": "0" * 64},
-                "X-Pusher-Signature is missing, or not by this application's secret",
+                "X-Pusher-Signature is missing, or not by its key's secret",
             ),
             (
                 {"X-Pusher-Signature": ""},
-                "X-Pusher-Signature is missing, or not by this application's secret",
+                "X-Pusher-Signature is missing, or not by its key's secret",
             ),
             (
                 {"X-Pusher-Signature": "\xe9" * 64},
-                "X-Pusher-Signature is missing, or not by this application's secret",
+                "X-Pusher-Signature is missing, or not by its key's secret",
             ),
         ],
     )
@@ -549,11 +549,3 @@ def test_a_test_signs_its_own_webhooks(app: Flask, pusher: Pusher, browser: Flas
         answer = browser.post("/pusher/events", data=body, headers=headers)
         assert answer.status_code == 200
     assert told == [{"name": "cache_miss", "channel": "é"}]
-
-
-@pytest.mark.parametrize("body", [{"events": []}, [1], None, 7])
-def test_what_is_signed_is_what_is_posted_and_no_object(
-    app: Flask, pusher: Pusher, body: Any
-) -> None:
-    with app.app_context(), pytest.raises(TypeError, match=r"Pass json\.dumps\(\.\.\.\) of it"):
-        pusher.sign_webhook(body)
