@@ -107,22 +107,21 @@ def _add_routes(state: BlueprintSetupState) -> None:
             "pusher.blueprint is registered by pusher.init_app(app), or Pusher(app). Call that in"
             " place of app.register_blueprint(pusher.blueprint)."
         )
-    authorisation, webhooks = binding.authorisation, binding.webhooks
-    routes: list[tuple[str, str, Callable[[], Any]]] = [
-        ("page", "/page.js", page.page),
-        ("auth", binding.settings.auth, authorisation.auth),
-        ("user_auth", binding.settings.user_auth, authorisation.user_auth),
-        ("events", "/events", webhooks.answer),
-    ]
-    for group in rules.WEBHOOK_GROUPS:
-        answer = partial(webhooks.answer, group)
-        routes.append((f"{group}_event", f"/events/{group}", answer))
+    settings, authorisation, webhooks = binding.settings, binding.authorisation, binding.webhooks
     app = authorisation.app
     hosts = _hosts(app)
-    for endpoint, path, view in routes:
-        methods, noted = ["GET" if view is page.page else "POST"], _noted(view)
+
+    def route(path: str, endpoint: str, view: Callable[[], Any], method: str = "POST") -> None:
+        noted = _noted(view)
         for host in hosts:
-            state.add_url_rule(path, endpoint, noted, methods=methods, **host)
+            state.add_url_rule(path, endpoint, noted, methods=[method], **host)
+
+    route("/page.js", "page", page.page, "GET")
+    route(settings.auth, "auth", authorisation.auth)
+    route(settings.user_auth, "user_auth", authorisation.user_auth)
+    route("/events", "events", webhooks.answer)
+    for group in rules.WEBHOOK_GROUPS:
+        route(f"/events/{group}", f"{group}_event", partial(webhooks.answer, group))
     # All that Flask answers comes by here, also where an after_request function has raised.
     finalize = app.finalize_request
     app.finalize_request = lambda *args, **options: _expect_our_answer(finalize(*args, **options))  # type: ignore[method-assign]
