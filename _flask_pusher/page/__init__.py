@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from flask import Response, request, url_for
 
-_FOREVER = 365 * 24 * 60 * 60
+_FOREVER = "public, max-age=31536000, immutable"
 
 
 def address() -> str:
@@ -32,12 +32,8 @@ def page() -> Response:
     text, version = _script()
     response = Response(text, mimetype="text/javascript")
     response.set_etag(version)
-    if request.args.get("v") == version:
-        response.cache_control.public = True
-        response.cache_control.max_age = _FOREVER
-        response.cache_control.immutable = True
-    else:
-        response.cache_control.no_cache = True
+    is_of_this_version = request.args.get("v") == version
+    response.headers["Cache-Control"] = _FOREVER if is_of_this_version else "no-cache"
     response.make_conditional(request)
     return response
 
