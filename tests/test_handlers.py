@@ -174,11 +174,6 @@ class Called:
         (lambda: True, "too many positional arguments"),
         (lambda channel: True, "too many positional arguments"),
         (lambda channel, socket, order: True, "missing a required argument: 'order'"),
-        (
-            lambda socket_id, channel_name: True,
-            "takes 'socket_id' where it is given 'channel_name'",
-        ),
-        (lambda channel, channel_name: True, "takes 'channel_name' where it is given 'socket_id'"),
         (lambda *, channel_name, socket_id: True, "too many positional arguments"),
         (Called("", "").one, "too many positional arguments"),
         (Called.both, "missing a required argument"),
