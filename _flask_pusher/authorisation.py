@@ -90,13 +90,13 @@ class Authorisation:
             response = self.app.make_response(self.app.handle_user_exception(error))
         except HTTPException as failure:
             raise RuntimeError("An error handler raised, where it should return.") from failure
-        status = response.status_code if is_refusal(response) else 403
+        is_refused = is_refusal(response)
         _log(
             f"{type(error).__name__} was raised for the channel {channel!r}, and its error handler"
             f" answers with status {response.status_code}.",
-            logging.DEBUG if status == response.status_code else logging.WARNING,
+            logging.DEBUG if is_refused else logging.WARNING,
         )
-        return status
+        return response.status_code if is_refused else 403
 
     def _authorise(self, channel: Any, socket_id: str) -> dict[str, str]:
         if not rules.is_channel_name(channel):
@@ -164,9 +164,7 @@ class Authorisation:
             ]
             count, most = len(watchlist), rules.USERS_PER_WATCHLIST
             if count > most:
-                _warn(
-                    handler, f"a 'watchlist' of {count} ids; the service watches the first {most}"
-                )
+                _warn(handler, f"a 'watchlist' of {count} ids; the first {most} are watched")
         return self._answer(self.client.authenticate_user(socket_id, user))
 
     # -- Handlers --
@@ -238,10 +236,7 @@ def _reject(status: int, reason: str, found: Any = None) -> NoReturn:
 
 def _is_mapping(value: Any) -> bool:
     """Whether ``dict()`` takes it by its keys: a database's rows may be no more than that."""
-    kind = type(value)
-    if issubclass(kind, (dict, Mapping)):  # a dict is told sooner
-        return True
-    return hasattr(kind, "keys") and hasattr(kind, "__getitem__")
+    return hasattr(type(value), "keys") and hasattr(type(value), "__getitem__")
 
 
 def _is_always_true(value: Any) -> bool:
@@ -268,7 +263,7 @@ def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
 
 
 def _expect_user_info(value: Any, handler: Handler) -> dict[str, Any]:
-    _expect(isinstance(value, Mapping), value, "a 'user_info' that is a dict", handler)
+    _expect(_is_mapping(value), value, "a 'user_info' that is a dict", handler)
     return dict(value)
 
 
@@ -286,15 +281,14 @@ def socket_id_of_request() -> str | None:
     header = request.headers.get("X-Socket-ID")
     if rules.is_socket_id(header):
         return header
-    fields: Mapping[str, Any] | None = None
+    value = None
     with suppress(RequestEntityTooLarge, OSError):  # as the view is told when it reads the body
         if request.mimetype == _FORMS[0]:
             request.get_data()  # kept, so that the view can still read it
         if request.mimetype in _FORMS:
-            fields = request.form
+            value = request.form.get("socket_id")
         elif request.is_json:
-            fields = _json_object()
-    value = (fields or {}).get("socket_id")
+            value = (_json_object() or {}).get("socket_id")
     return value if rules.is_socket_id(value) else None
 
 
@@ -319,18 +313,11 @@ def _posted() -> tuple[Mapping[str, Any], str]:
         _log(f"{refusal.description}")
         raise
     if fields is None:
-        _reject(
-            400,
-            "The body should be a form, with the Content-Type application/x-www-form-urlencoded,"
-            f" or a JSON object; the Content-Type is {request.mimetype or 'not given'!r:.100}.",
-        )
+        kind = request.mimetype or "not given"
+        _reject(400, f"The body should be a form or a JSON object. Its type is {kind!r:.100}.")
     socket_id = fields.get("socket_id")
     if not rules.is_socket_id(socket_id):
-        _reject(
-            400,
-            "socket_id should be two numbers joined by a dot, as Channels gave it, of at most"
-            f" {rules.SOCKET_ID_DIGITS} digits each.",
-        )
+        _reject(400, "socket_id should be two numbers joined by a dot, as Channels gave it.")
     return fields, str(socket_id)
 
 
