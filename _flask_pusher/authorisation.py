@@ -34,6 +34,7 @@ from werkzeug.wrappers import Response
 from _flask_pusher import handlers, rules
 from _flask_pusher.api import MASTER_KEY
 from _flask_pusher.client import Client
+from _flask_pusher.codec import posted_object
 from _flask_pusher.expect import text_id
 from _flask_pusher.handlers import Found, Handler, Handlers, Matcher, is_refusal, name_of
 from _flask_pusher.settings import Settings
@@ -288,17 +289,8 @@ def socket_id_of_request() -> str | None:
         if request.mimetype in _FORMS:
             value = request.form.get("socket_id")
         elif request.is_json:
-            value = (_json_object() or {}).get("socket_id")
+            value = (posted_object() or {}).get("socket_id")
     return value if rules.is_socket_id(value) else None
-
-
-def _json_object() -> dict[str, Any] | None:
-    """The JSON object that was posted, whatever its type says; None where it is none."""
-    try:
-        found = request.get_json(force=True, silent=True)
-    except RecursionError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _posted() -> tuple[Mapping[str, Any], str]:
@@ -306,7 +298,7 @@ def _posted() -> tuple[Mapping[str, Any], str]:
     ``socket_id``."""
     # A plain dict, because a batch asks it for each of its channels.
     try:
-        fields = request.form.to_dict() or _json_object()
+        fields = request.form.to_dict() or posted_object()
     except OSError:  # its chunks are none, or it stopped coming
         _reject(400, "The body cannot be read.")
     except HTTPException as refusal:  # it is too long

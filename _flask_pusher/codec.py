@@ -20,6 +20,15 @@ def json_classes(app: flask.Flask) -> dict[str, Any]:
     }
 
 
+def posted_object() -> dict[str, Any] | None:
+    """The JSON object that was posted, whatever its type says; None where it is none."""
+    try:
+        found = flask.request.get_json(force=True, silent=True)
+    except RecursionError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 class Keys(dict):  # type: ignore[type-arg]
     """A dict whose keys are the protocol's, whatever the provider does to keys. Its values are the
     provider's."""

@@ -10,9 +10,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from flask import Flask, abort, request
-from werkzeug.exceptions import BadRequest
 
 from _flask_pusher import handlers, rules
+from _flask_pusher.codec import posted_object
 from _flask_pusher.settings import Settings
 from _flask_pusher.warning import warn
 
@@ -181,12 +181,8 @@ class WebhookViews:
         except OSError:  # its chunks are none, or it stopped coming
             self._refuse(400, "its body cannot be read")
         self._expect_signature(body)
-        try:
-            # Kept, so that a handler's request.json finds it whatever type the service says.
-            content = request.get_json(force=True)
-        except (BadRequest, RecursionError):
-            content = None
-        if not isinstance(content, dict):
+        content = posted_object()  # kept, for a handler's request.json
+        if content is None:
             self._refuse(400, "its body is no JSON object")
         # Tests that were written for 3.0 send none to its routes, and no name of an event's either.
         is_of_3_0 = group in handlers.IN_3_0 and "name" not in content
