@@ -28,10 +28,6 @@ _IDIOMORPH = (
     "idiomorph@0.8.0/dist/idiomorph.min.js",
     "sha384-e8O/d5cD6uoo78UI/d99hf1dEsbvkgBZNIetwKEi79V9qexl0Bdc2wxEqLEaj58U",
 )
-_ACTIVITY_MILLISECONDS = 30_000
-"""Of silence, after which pusher-js asks whether the connection lives; its own are 120,000."""
-_PONG_MILLISECONDS = 6_000
-"""In which the answer has to come."""
 
 
 class Templates:
@@ -70,8 +66,10 @@ class Templates:
             "cluster": self.settings.cluster or cluster or "mt1",
             "channelAuthorization": {"endpoint": url_for("pusher.auth"), "headers": {}},
             "userAuthentication": {"endpoint": url_for("pusher.user_auth"), "headers": {}},
-            "activityTimeout": _ACTIVITY_MILLISECONDS,
-            "pongTimeout": _PONG_MILLISECONDS,
+            # Milliseconds: of silence, after which pusher-js asks whether the connection lives,
+            # 120,000 by itself; and in which the answer has to come.
+            "activityTimeout": 30_000,
+            "pongTimeout": 6_000,
         }
         if cluster is None:
             options.update(
