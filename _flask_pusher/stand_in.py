@@ -62,18 +62,19 @@ Channels = Mapping[str, "int | list[str] | tuple[str, ...]"]
 def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
     """What a service would answer on which these channels are all that is occupied."""
     resource, params = resource_of(request), request.params
+    info = params.get("info", "")
     if request.method == POST:
-        return _answer_to_events(resource, params, channels)
-    info = params.get("info", "").split(",")
+        batch = params.get("batch", ())
+        if any("info" in event for event in batch):
+            asked = [(event["channel"], event.get("info", "")) for event in batch]
+            return {"batch": [_attributes(name, channels, info) for name, info in asked]}
+        if not info:
+            return {}
+        return {"channels": {one: _attributes(one, channels, info) for one in params["channels"]}}
     if resource == ["channels"]:
         prefix = params.get("filter_by_prefix", "")
-        return {
-            "channels": {
-                name: _attributes(name, channels, info)
-                for name in channels
-                if name.startswith(prefix) and _count(channels, name)
-            }
-        }
+        names = [name for name in channels if name.startswith(prefix) and _count(channels, name)]
+        return {"channels": {name: _attributes(name, channels, info) for name in names}}
     name = resource[1]
     if resource[2:] == ["users"]:
         members = channels.get(name, ())
@@ -81,30 +82,12 @@ def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
     return {"occupied": _count(channels, name) > 0, **_attributes(name, channels, info)}
 
 
-def _answer_to_events(
-    resource: list[str], params: Mapping[str, Any], channels: Channels
-) -> dict[str, Any]:
-    if resource == ["batch_events"] and any("info" in event for event in params["batch"]):
-        return {
-            "batch": [
-                _attributes(event["channel"], channels, event.get("info", "").split(","))
-                for event in params["batch"]
-            ]
-        }
-    if resource == ["events"] and "info" in params:
-        info = params["info"].split(",")
-        return {
-            "channels": {name: _attributes(name, channels, info) for name in params["channels"]}
-        }
-    return {}
-
-
-def _attributes(name: str, channels: Channels, info: list[str]) -> dict[str, int]:
+def _attributes(name: str, channels: Channels, info: str) -> dict[str, int]:
     count = _count(channels, name)
     known = {"subscription_count": count}
     if rules.is_presence(name):
         known["user_count"] = count
-    return {attribute: known[attribute] for attribute in info if attribute in known}
+    return {attribute: known[attribute] for attribute in info.split(",") if attribute in known}
 
 
 def _count(channels: Channels, name: str) -> int:
