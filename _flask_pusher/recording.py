@@ -79,7 +79,7 @@ class Recordings:
 
     @contextmanager
     def record(self, client: Client | None, channels: Channels | None) -> Iterator[Recording]:
-        recording = Recording(client, _checked(channels or {}))
+        recording = Recording(client, channels or {})
         self._active.append(recording)
         try:
             yield recording
@@ -87,19 +87,6 @@ class Recordings:
             self._active.remove(recording)
             for settle in list(recording.at_end.values()):
                 settle(recording)
-
-
-def _checked(channels: Channels) -> Channels:
-    for name, content in channels.items():
-        is_members = isinstance(content, (list, tuple)) and rules.is_presence(name)
-        is_count = isinstance(content, int) and not isinstance(content, bool) and content >= 0
-        is_name = rules.is_channel_name(name) or rules.is_user_channel(name)
-        if not is_name or not (is_members or is_count):
-            raise ValueError(
-                "channels should be a dict of names with the number of their subscribers, or a"
-                f" list of the members' ids on presence channels; it has {name!r}: {content!r}."
-            )
-    return channels
 
 
 def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:

@@ -169,30 +169,6 @@ def test_inner_recordings_answer_before_outer_ones(
         assert client.channel_info("a", INFO)["subscription_count"] == 1
 
 
-@pytest.mark.parametrize(
-    "channels",
-    [
-        {"a b": 1},
-        {"news": -1},
-        {"news": True},
-        {"news": "3"},
-        {"news": ["ana"]},
-        {"presence-room": "ana"},
-        {5: 1},
-    ],
-)
-def test_channels_that_cannot_be_are_refused(
-    app: Flask, pusher: Pusher, client: Client, api: Any, channels: Any
-) -> None:
-    ((name, content),) = channels.items()
-    recording = pusher.record_events(channels=channels)
-    with app.app_context(), pytest.raises(ValueError, match="channels should be a dict") as told:
-        recording.__enter__()
-    assert str(told.value).endswith(f"it has {name!r}: {content!r}.")
-    client.trigger("a", "real", {})
-    assert len(api.calls) == 1
-
-
 def test_an_event_that_is_too_deep_to_decode_is_recorded_as_text(
     app: Flask, pusher: Pusher, client: Client
 ) -> None:
