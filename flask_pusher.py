@@ -54,12 +54,7 @@ from _flask_pusher.client import Client, api_of
 from _flask_pusher.local import LocalServer, local_server
 from _flask_pusher.models import ModelDecorator, Models, Row
 from _flask_pusher.outbox import Outboxes, places
-from _flask_pusher.publisher import (
-    checked_calls,
-    publish_failed,
-    publish_or_raise,
-    published,
-)
+from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise, published
 from _flask_pusher.recording import RecordedEvent, Recordings
 from _flask_pusher.routes import (
     Binding,
@@ -308,8 +303,7 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        self._handlers.user_auth.declare(handler)
-        return handler
+        return self._handlers.user_auth.declare(handler)
 
     # -- Publishing --
 
@@ -503,8 +497,7 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        self._handlers.hand_over.declare(handler)
-        return handler
+        return self._handlers.hand_over.declare(handler)
 
     def publish(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Publish what was handed over, in a worker's application context.
