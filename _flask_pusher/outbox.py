@@ -42,16 +42,9 @@ from flask.signals import appcontext_tearing_down, request_finished, request_tea
 from _flask_pusher.client import Client
 from _flask_pusher.desk import Event, Wire
 from _flask_pusher.handlers import Slot
-from _flask_pusher.publisher import (
-    Delivery,
-    is_telling,
-    named,
-    publish_here,
-    publisher,
-    submit,
-)
+from _flask_pusher.publisher import Delivery, is_telling, named, publish_here, publisher, submit
 from _flask_pusher.recording import Recording, Recordings
-from _flask_pusher.transactions import Fate, Followed
+from _flask_pusher.transactions import Followed, Transaction
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -66,10 +59,6 @@ _is_handing_over: ContextVar[bool] = ContextVar("flask_pusher_is_handing_over", 
 _INHERITED = "_flask_pusher_inherited"
 """What marks ``g`` of an application context that a forked process has from its parent."""
 
-
-_process = [os.getpid()]
-"""The id of this process, which is not to be asked for with each request."""
-
 WAITING_SECONDS = 60
 """After which an event that has not left is spoken of."""
 
@@ -82,17 +71,21 @@ def places() -> tuple[object, ...]:
 
 
 class Entry(Event):
-    """A deferred event, the recordings it belongs to, and the transaction whose fate it shares."""
+    """A deferred event, the recordings it belongs to, and the transactions that decide about it."""
 
     __slots__ = ("fate", "recordings")
 
     def __init__(
-        self, owner: Outboxes, wire: Wire, recordings: list[Recording], fate: Fate
+        self, owner: Outboxes, wire: Wire, recordings: list[Recording], fate: list[Transaction]
     ) -> None:
         super().__init__(owner.app, owner.client, wire)
         self.recordings = recordings or None
         """Where it goes in place of the service; None: to the service."""
         self.fate = fate
+
+    def is_allowed(self) -> bool:
+        """Whether its transactions let it leave, asked when it would."""
+        return all(transaction.allows() for transaction in self.fate)
 
 
 @dataclass(eq=False)
@@ -127,7 +120,7 @@ class Outboxes:
             and outside of a request nothing does: they leave now.
         """
         recordings = self.recordings.of(self.client)
-        fate = Fate([]) if is_decided else self.followed.in_progress()
+        fate = [] if is_decided else self.followed.in_progress()
         is_now = is_decided and not _is_in_request()
         entries = [Entry(self, event, list(recordings), fate) for event in events]
         if not is_now:
@@ -215,7 +208,7 @@ class Outboxes:
         """
         events: list[Event] = []
         for entry in entries:
-            if not entry.fate.allows():
+            if not entry.is_allowed():
                 self.app.logger.debug("Dropped with its transaction: %s.", entry)
             elif entry.recordings is None:
                 events.append(entry)
@@ -286,7 +279,7 @@ class Outbox:
         self.owner = owner
         self.of = of
         """What it is that of, in words."""
-        self.pid = _process[0]
+        self.pid = os.getpid()
         self._entries: list[Entry] = []
         # Another thread may defer in a copy of the context while the response is closed.
         self._lock = threading.RLock()
@@ -308,7 +301,7 @@ class Outbox:
 
     @property
     def _is_open(self) -> bool:
-        return not self.is_closed and self.pid == _process[0]
+        return not self.is_closed and self.pid == os.getpid()
 
     def is_here(self) -> bool:
         """Whether code runs in this call's request: in its thread, or in a copy of its context. In
@@ -350,7 +343,7 @@ class Outbox:
         with self._lock:
             found = [entry for entry in self._entries if recording in (entry.recordings or ())]
         for entry in found:
-            if entry.fate.allows() and not self.failure:
+            if entry.is_allowed() and not self.failure:
                 recording.add(self.owner.client, entry.wire)
             entry.recordings = [one for one in entry.recordings or () if one is not recording]
 
@@ -381,7 +374,7 @@ class Outbox:
             self._entries = [entry for entry in self._entries if stays(entry)]
         if not self._entries:
             _held.pop(id(self), None)
-        if not entries or self.pid != _process[0]:
+        if not entries or self.pid != os.getpid():
             return
         if failure := self.failure:
             self.owner.app.logger.debug("Dropped with %s: %s.", failure, named(entries))
@@ -432,7 +425,6 @@ def _speak_at_exit() -> None:
 
 def _inherit() -> None:
     """A forked process has what its parent had, and no end of that."""
-    _process[0] = os.getpid()
     _held.clear()
     _timers.clear()
     with suppress(RuntimeError):  # there is no context
@@ -506,7 +498,7 @@ class _Body:
         development server does. Python may do this in the midst of anything, so that nothing is
         waited for. A forked process drops its parent's, too."""
         outbox = self._outbox
-        if outbox.is_closed or outbox.pid != _process[0]:
+        if outbox.is_closed or outbox.pid != os.getpid():
             return
         if outbox.owner.has_thread:
             publisher().run(outbox.close)

@@ -36,7 +36,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 if TYPE_CHECKING:
@@ -61,16 +61,6 @@ _WRITES = (  # compiled where a session is followed, and nowhere else
         | WITH\b .* [()]\s* (?:INSERT | UPDATE | DELETE | MERGE)\b
     )"""
 )
-
-
-class Fate(NamedTuple):
-    """What the transactions that are in progress when an event is deferred decide about it."""
-
-    transactions: list[Transaction]
-
-    def allows(self) -> bool:
-        """Whether the event may leave, asked when it would."""
-        return all(transaction.allows() for transaction in self.transactions)
 
 
 class Transaction:
@@ -112,8 +102,15 @@ class Followed:
 
     def __init__(self, places: Callable[[], tuple[object, ...]]) -> None:
         self.follows_any = False
-        self.listeners: dict[str, Callable[..., None]] = {}
-        """Further events of SQLAlchemy's, and who hears them of every session."""
+        self.listeners: dict[str, Callable[..., None]] = {
+            "after_transaction_create": self._began,
+            "after_begin": self._connected,
+            "transient_to_pending": self._added,
+            "after_commit": self._committed,
+            "after_rollback": self._rolled_back,
+            "after_transaction_end": self._ended,
+        }
+        """Who hears which events of SQLAlchemy's, of every session."""
         self._places = places
         self._transactions: WeakKeyDictionary[SessionTransaction, Transaction] = (
             WeakKeyDictionary()
@@ -139,33 +136,21 @@ class Followed:
                 "follow() takes Flask-SQLAlchemy's db.session, or a scoped_session of a sessionmaker, a"
                 f" sessionmaker or a Session of SQLAlchemy, not a {type(session).__name__}"
             )
-        event.listen(target, "after_transaction_create", self._began)
-        event.listen(target, "after_begin", self._connected)
-        event.listen(target, "transient_to_pending", self._added)
-        event.listen(target, "after_commit", self._committed)
-        event.listen(target, "after_rollback", self._rolled_back)
-        event.listen(target, "after_transaction_end", self._ended)
         for name, listener in self.listeners.items():
             event.listen(target, name, listener)
         self.follows_any = True
 
-    def in_progress(self) -> Fate:
+    def in_progress(self) -> list[Transaction]:
         """What decides about an event that is deferred now and here."""
-        sessions = [
-            transaction.session
-            for transaction in (begun() for begun in _begun_here.get())
-            if transaction is not None and self._began_here(transaction)
-        ]
+        known, places = self._transactions, self._places()
+        begun = [one for one in (ref() for ref in _begun_here.get()) if one and one in known]
+        sessions = [one.session for one in begun if known[one].is_of(places)]
         for session in sessions:
             transaction = self.innermost(session)
             if not transaction.wrote:  # of thousands of rows it is not to be asked for each event
                 is_modified = any(map(session.is_modified, session.dirty))
                 transaction.wrote = is_modified or bool(session.deleted)
-        return Fate([self.innermost(session) for session in sessions])
-
-    def _began_here(self, begun: SessionTransaction) -> bool:
-        transaction = self._transactions.get(begun)
-        return transaction is not None and transaction.is_of(self._places())
+        return [self.innermost(session) for session in sessions]
 
     def innermost(self, session: Session) -> Transaction:
         """The session's savepoint that is in progress, or else its transaction."""

@@ -390,7 +390,7 @@ class TestInARequest:
         def view() -> str:
             followed = app.extensions["flask_pusher"].outboxes.followed
             for name in ("committed", "rolled back"):
-                followed.in_progress = partial(Fate, name)
+                followed.in_progress = partial(list, [Fate(name)])
                 pusher.defer("a", name, {})
             return ""
 
