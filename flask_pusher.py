@@ -156,17 +156,11 @@ class Pusher:
         settings = read_settings(app)
         client = make_client(app, settings)
         self._recordings.watch(client)
+        has_thread, hand_over = settings.publisher == "thread", self._handlers.hand_over
         binding = Binding(
             settings,
             client,
-            Outboxes(
-                app,
-                client,
-                settings.publisher == "thread",
-                self._recordings,
-                self._followed,
-                self._handlers.hand_over,
-            ),
+            Outboxes(app, client, has_thread, self._recordings, self._followed, hand_over),
             self._handlers,
             Authorisation(app, client, settings, self._handlers),
             WebhookViews(app, settings, self._handlers),

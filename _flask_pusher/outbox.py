@@ -104,8 +104,33 @@ class Outboxes:
     def watch(self) -> None:
         """See how each request of the application ends."""
         self.key = f"flask_pusher.outbox.{id(self)}"
-        self.app.wsgi_app = Middleware(self, self.app.wsgi_app)  # type: ignore[method-assign]
+        self.wsgi_app: WSGIApplication = self.app.wsgi_app
+        self.app.wsgi_app = self._run  # type: ignore[method-assign]
         self.app.url_value_preprocessor(self._begin)
+
+    def _run(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Around the application: the place that knows how a request ended."""
+        outbox = environ[self.key] = Outbox(self, "request")
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            outbox.status = status
+            outbox.may_be_streamed = "Content-Length" not in dict(headers)
+            if environ.get("HTTP_X_PUSHER_LIVE") == "1":
+                # A page fetches this by itself: it writes into no session, and keeps none alive.
+                headers = [header for header in headers if header[0].lower() != "set-cookie"]
+            return start_response(status, headers, *error)
+
+        try:
+            with outbox:
+                body = self.wsgi_app(environ, start)
+        except BaseException as error:
+            # By StopIteration a view that has spoken WebSocket lets go of gunicorn's connection.
+            if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+                outbox.fail(error)
+            outbox.close()
+            raise
+        is_over = not outbox.may_be_streamed and outbox.answer()
+        return body if is_over else _Body(body, outbox)
 
     def _begin(self, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
         """Flask takes the request of a WSGI call: of one that is Flask-SocketIO's it does not."""
@@ -433,37 +458,6 @@ def _inherit() -> None:
 
 with suppress(AttributeError):  # this system does not fork
     os.register_at_fork(after_in_child=_inherit)
-
-
-class Middleware:
-    """Around the application: the place that knows how a request ended."""
-
-    def __init__(self, outboxes: Outboxes, wsgi_app: WSGIApplication) -> None:
-        self.outboxes = outboxes
-        self.wsgi_app = wsgi_app
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        outbox = environ[self.outboxes.key] = Outbox(self.outboxes, "request")
-
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            outbox.status = status
-            outbox.may_be_streamed = "Content-Length" not in dict(headers)
-            if environ.get("HTTP_X_PUSHER_LIVE") == "1":
-                # A page fetches this by itself: it writes into no session, and keeps none alive.
-                headers = [header for header in headers if header[0].lower() != "set-cookie"]
-            return start_response(status, headers, *error)
-
-        try:
-            with outbox:
-                body = self.wsgi_app(environ, start)
-        except BaseException as error:
-            # By StopIteration a view that has spoken WebSocket lets go of gunicorn's connection.
-            if environ.get("HTTP_UPGRADE", "").lower() != "websocket":
-                outbox.fail(error)
-            outbox.close()
-            raise
-        is_over = not outbox.may_be_streamed and outbox.answer()
-        return body if is_over else _Body(body, outbox)
 
 
 class _Body:

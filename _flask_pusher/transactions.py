@@ -37,10 +37,10 @@ import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, ExceptionContext
+    from sqlalchemy import Connection, ExceptionContext
     from sqlalchemy.orm import Session, SessionTransaction
 
 _begun_here: ContextVar[tuple[ref[SessionTransaction], ...]] = ContextVar(
@@ -116,7 +116,6 @@ class Followed:
             WeakKeyDictionary()
         )
         self._sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
-        self._engines: WeakSet[Engine] = WeakSet()
 
     def follow(self, session: Any) -> None:
         """Follow the transactions that begin from now on.
@@ -167,14 +166,13 @@ class Followed:
             self._transactions[transaction] = Transaction(self.innermost(session))
 
     def _connected(self, session: Session, _: SessionTransaction, connection: Connection) -> None:
-        self._sessions[connection] = ref(session)
-        if connection.engine not in self._engines:
-            from sqlalchemy import event
+        from sqlalchemy import event
 
+        self._sessions[connection] = ref(session)
+        if not event.contains(connection.engine, "commit", self._commits):
             event.listen(connection.engine, "after_cursor_execute", self._executed)
             event.listen(connection.engine, "handle_error", self._failed)
             event.listen(connection.engine, "commit", self._commits)
-            self._engines.add(connection.engine)
 
     def _executed(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
         if re.match(_WRITES, statement, _FLAGS):

@@ -17,7 +17,6 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.test import EnvironBuilder
 
-from _flask_pusher.outbox import Middleware
 from _flask_pusher.publisher import publisher
 from benchmarks.channels_api import ChannelsApi
 from benchmarks.load import Api, Load, get, load, running_api, running_worker
@@ -322,13 +321,12 @@ def measure_middleware(report: Report) -> None:
     with ChannelsApi() as api:
         app, _ = by_extension(api)
         watched = app.wsgi_app
-        assert isinstance(watched, Middleware)
 
         def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             start_response("200 OK", [])
             return ()
 
-        watched.wsgi_app = answer
+        app.extensions["flask_pusher"].outboxes.wsgi_app = answer
         environ = EnvironBuilder().get_environ()
 
         def start(status: str, headers: object, exc_info: object = None) -> Callable[..., object]:
