@@ -27,7 +27,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -150,13 +150,11 @@ class Outboxes:
         entries = [Entry(self, event, list(recordings), fate) for event in events]
         if not is_now:
             entries = [one for one in entries if not any(box.add(one) for box in self._here())]
-        delivery = self.leave(entries, waits=not is_now)
-        if is_now and delivery is not None:
-            outbox = next(self._here(), None)
-            if outbox is None:  # nothing tells when this place ends
-                delivery.wait()
-            else:
-                outbox.expect(delivery)
+        self.leave(entries, self._expect)
+
+    def _expect(self, delivery: Delivery) -> None:
+        if not any(box.expect(delivery) for box in self._here()):
+            delivery.wait()  # nothing tells when this place ends
 
     def send(self, wires: Sequence[Wire]) -> None:
         """Let events leave now, whatever becomes of this place. Where the thread of a request
@@ -226,10 +224,10 @@ class Outboxes:
         # response in hand.
         outbox.close(waits=not outbox.status and not isinstance(exc, GeneratorExit))
 
-    def leave(self, entries: Iterable[Entry], *, waits: bool = False) -> Delivery | None:
+    def leave(self, entries: Iterable[Entry], expect: Callable[[Delivery], object]) -> None:
         """Let events go where they belong.
 
-        :param waits: be here as long as the publisher settles them, for a bounded time.
+        :param expect: told of what is on its way to the service.
         """
         events: list[Event] = []
         for entry in entries:
@@ -240,13 +238,13 @@ class Outboxes:
             else:
                 for recording in entry.recordings:
                     recording.add(self.client, entry.wire)
-        is_taken, delivery = not events, None
+        is_taken = not events
         try:
             is_taken = is_taken or self._handed_over(events)
         finally:  # it may end by what is no Exception, such as gevent.Timeout
-            if not is_taken:
-                delivery = self.publish(events, waits=waits)
-        return delivery
+            delivery = None if is_taken else self.publish(events)
+            if delivery:
+                expect(delivery)
 
     def _handed_over(self, events: list[Event]) -> bool:
         handler = self.hand_over.handler
@@ -265,15 +263,12 @@ class Outboxes:
             _is_handing_over.reset(token)
         return True
 
-    def publish(self, events: Sequence[Event], *, waits: bool = False) -> Delivery | None:
+    def publish(self, events: Sequence[Event]) -> Delivery | None:
         """Let events go to the service. Returns what is on its way, unless this thread sent it."""
         if is_telling() or not self.has_thread:
             publish_here(events)
             return None
-        delivery = submit(events)
-        if waits:
-            delivery.wait()
-        return delivery
+        return submit(events)
 
 
 def _is_in_request() -> bool:
@@ -357,8 +352,10 @@ class Outbox:
                 self._certain += tuple(events)
             return self._is_open
 
-    def expect(self, delivery: Delivery) -> None:
+    def expect(self, delivery: Delivery) -> bool:
+        """Wait for events at the end of this, unless it is too late."""
         self._on_the_way = (*(one for one in self._on_the_way if one.left), delivery)
+        return self._is_open
 
     def fail(self, error: BaseException) -> None:
         self._failure = f"its {self.of}, which ended by {type(error).__name__}"
@@ -384,13 +381,15 @@ class Outbox:
     def close(self, *, waits: bool = False) -> None:
         """It is over, and what is left leaves."""
         self.is_closed = True
-        self._leave(waits=waits)
-        if self._certain:
-            self.owner.publish(self._certain)
-        for delivery in self._on_the_way if waits else ():
-            delivery.wait()
+        try:
+            self._leave()
+        finally:
+            if self._certain:
+                self.owner.publish(self._certain)
+            for delivery in self._on_the_way if waits else ():
+                delivery.wait()
 
-    def _leave(self, *, only_recorded: bool = False, waits: bool = False) -> None:
+    def _leave(self, *, only_recorded: bool = False) -> None:
         def stays(entry: Entry) -> bool:
             return only_recorded and entry.recordings is None
 
@@ -404,7 +403,7 @@ class Outbox:
         if failure := self.failure:
             self.owner.app.logger.debug("Dropped with %s: %s.", failure, named(entries))
         else:
-            self.owner.leave(entries, waits=waits)
+            self.owner.leave(entries, self.expect)
 
     def warn(self, what: str) -> None:
         """Say of events that have not left what they wait for."""
