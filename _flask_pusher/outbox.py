@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -58,6 +58,9 @@ _is_handing_over: ContextVar[bool] = ContextVar("flask_pusher_is_handing_over", 
 
 _INHERITED = "_flask_pusher_inherited"
 """What marks ``g`` of an application context that a forked process has from its parent."""
+
+_process = [os.getpid()]
+"""The id of this process, which is not to be asked for with each request."""
 
 WAITING_SECONDS = 60
 """After which an event that has not left is spoken of."""
@@ -99,7 +102,6 @@ class Outboxes:
     recordings: Recordings
     followed: Followed
     hand_over: Slot
-    key: str = field(init=False)
 
     def watch(self) -> None:
         """See how each request of the application ends."""
@@ -299,7 +301,7 @@ class Outbox:
         self.owner = owner
         self.of = of
         """What it is that of, in words."""
-        self.pid = os.getpid()
+        self.pid = _process[0]
         self._entries: list[Entry] = []
         # Another thread may defer in a copy of the context while the response is closed.
         self._lock = threading.RLock()
@@ -321,7 +323,7 @@ class Outbox:
 
     @property
     def _is_open(self) -> bool:
-        return not self.is_closed and self.pid == os.getpid()
+        return not self.is_closed and self.pid == _process[0]
 
     def is_here(self) -> bool:
         """Whether code runs in this call's request: in its thread, or in a copy of its context. In
@@ -397,8 +399,8 @@ class Outbox:
             entries = [entry for entry in self._entries if not stays(entry)]
             self._entries = [entry for entry in self._entries if stays(entry)]
         if not self._entries:
-            _held.pop(id(self), None)
-        if not entries or self.pid != os.getpid():
+            _held.discard(self)
+        if not entries or self.pid != _process[0]:
             return
         if failure := self.failure:
             self.owner.app.logger.debug("Dropped with %s: %s.", failure, named(entries))
@@ -415,14 +417,14 @@ class Outbox:
         )
 
 
-_held: dict[int, Outbox] = {}
+_held: set[Outbox] = set()
 """Those that hold events, some of which wait for an end that does not come."""
 _timers: list[threading.Timer] = []
 """The one that looks after them, if there are any."""
 
 
 def _hold(outbox: Outbox) -> None:
-    _held[id(outbox)] = outbox
+    _held.add(outbox)
     if outbox.owner.has_thread and not _timers:
         timer = threading.Timer(WAITING_SECONDS / 4, _speak_of_held)
         timer.daemon = True
@@ -433,22 +435,23 @@ def _hold(outbox: Outbox) -> None:
 
 def _speak_of_held() -> None:
     _timers.clear()
-    for outbox in list(_held.values()):
+    for outbox in list(_held):
         if time.monotonic() - outbox.since < WAITING_SECONDS:
             _hold(outbox)
         else:
-            _held.pop(id(outbox), None)  # once is enough
+            _held.discard(outbox)  # once is enough
             outbox.warn(f"Deferred events have waited for {WAITING_SECONDS} s")
 
 
 @atexit.register
 def _speak_at_exit() -> None:
-    for outbox in list(_held.values()):
+    for outbox in list(_held):
         outbox.warn("The process ended, and deferred events had waited")
 
 
 def _inherit() -> None:
     """A forked process has what its parent had, and no end of that."""
+    _process[0] = os.getpid()
     _held.clear()
     _timers.clear()
     with suppress(RuntimeError):  # there is no context
@@ -491,7 +494,7 @@ class _Body:
         development server does. Python may do this in the midst of anything, so that nothing is
         waited for. A forked process drops its parent's, too."""
         outbox = self._outbox
-        if outbox.is_closed or outbox.pid != os.getpid():
+        if outbox.is_closed or outbox.pid != _process[0]:
             return
         if outbox.owner.has_thread:
             publisher().run(outbox.close)
