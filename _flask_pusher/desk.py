@@ -62,6 +62,8 @@ class Event:
     tries: int = 0
     """In how many calls it was."""
     is_alone: bool = False
+    room: int = 0
+    """How many bytes of the publisher's queue it takes; none where it found no room."""
     settle: Callable[[], None] = field(init=False)
     """What the publisher calls when it is published, or told as lost."""
 

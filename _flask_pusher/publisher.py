@@ -221,8 +221,6 @@ class Delivery:
     def wait(self) -> None:
         """Wait until the events are settled: no longer than ``PUSHER_TIMEOUT`` without any being
         settled, a second where the service does not answer, and not where that is known."""
-        if self._failing_since():
-            return
         last = time.monotonic()
         while self.left:
             until = last + self.timeout + GRACE_SECONDS
@@ -256,7 +254,7 @@ class Publisher:
         """Whether several applications were here at once."""
         self.idle = SENDERS
         self.has_answers = False
-        self.size = 0
+        self.size = self.unsettled = 0
         self.ends: list[threading.Event] = []
         """What the end of the process waits for."""
         self.ending_since = 0.0
@@ -355,7 +353,7 @@ class Publisher:
                 self.run(partial(self._tell, tell_lost, lost, [event for event, _ in lost]))
             if desk.is_over(now):
                 del self.desks[key]
-        if not self.size:
+        if not self.unsettled:
             for done in self.ends:
                 done.set()
             self.ends.clear()
@@ -366,9 +364,10 @@ class Publisher:
         turns = deque(self.desks.items())
         while turns and self.idle:
             key, desk = turns.popleft()
-            if self.is_shared and self.idle == 1 and (desk.under_way or desk.failures):
-                continue
-            call = desk.next(now, is_hasty=bool(self.ends))
+            is_for_another = (
+                self.is_shared and self.idle == 1 and (desk.under_way or desk.failures)
+            )
+            call = math.inf if is_for_another else desk.next(now, is_hasty=bool(self.ends))
             if isinstance(call, Call):
                 self.idle -= 1
                 self.calls.put(partial(self._send, desk, call, call.events))
@@ -388,8 +387,10 @@ class Publisher:
             if self.size and self.size + event.size > QUEUE_BYTES:
                 desk.lost.append((event, PusherError("The queue of the publisher is full.")))
             else:
+                event.room = event.size
                 desk.add(event)
-            self.size += event.size
+            self.size += event.room
+            self.unsettled += 1
 
     def _answered(self, desk: Desk, call: Call, error: BaseException | None) -> None:
         self.idle += 1
@@ -406,7 +407,8 @@ class Publisher:
 
     def _settled(self, events: Sequence[Event]) -> None:
         for event in events:
-            self.size -= event.size
+            self.size -= event.room
+            self.unsettled -= 1
             event.settle()
 
     # -- The end --

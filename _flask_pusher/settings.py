@@ -172,13 +172,10 @@ def _backend(value: Any) -> Any:
     if value in known:
         return known[value]
     backend = import_string(value) if isinstance(value, str) else value
-    if not callable(backend):
-        raise ValueError  # noqa: TRY004 - as all that a setting cannot be
-    if any(base.__module__ == "pusher.tornado" for base in getattr(backend, "__mro__", ())):
-        raise _WrongError(
-            "another backend than Tornado's: its futures need Tornado's loop, which no Flask"
-            " application runs, so nothing would be sent"
-        )
+    kinds = getattr(backend, "__mro__", ())
+    # The futures of Tornado's need its loop, which no Flask application runs: nothing would be sent.
+    if not callable(backend) or any(kind.__module__ == "pusher.tornado" for kind in kinds):
+        raise ValueError
     return backend
 
 
@@ -225,7 +222,7 @@ class Row(NamedTuple):
 
 _A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
 _A_LIMIT = f"{_A_NUMBER}, or None"
-_A_BACKEND = "'requests', 'log', or an adapter class or its import path"
+_A_BACKEND = "'requests', 'log', or an adapter class or its import path, not Tornado's"
 _ITS_OPTIONS = "a dict whose 'verify' is a bool or a file that exists, or JSON of it"
 _SECONDS = "seconds, more than 0 and up to 10**9"
 _A_ROUTE = "a path below the prefix, such as /auth, without ? and #"

@@ -642,7 +642,11 @@ class TestTheQueue:
         self, driven: Driven, lost: list[Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         self.fill(driven)
-        driven.submit("next b")
+        full = driven.publisher.size
+        submit([Event(driven.app, driven.client, {"name": "next", "channels": ["b"], "data": ""})])
+        driven.publisher.inbox.get()()
+        assert driven.publisher.size == full  # nor does it take any while it is told
+        driven.decide()
         assert [(names, str(error)) for names, error in lost] == [
             (["next"], "The queue of the publisher is full.")
         ]
