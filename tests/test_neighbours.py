@@ -204,7 +204,7 @@ def offline(app: Flask) -> None:
 @pytest.mark.parametrize(
     ("exempts", "said"),
     [
-        (False, "answers 400: something before the application refuses it: CSRF protection, for"),
+        (False, "answers 400: something before it refuses, CSRF protection for one."),
         (True, "takes webhooks (status 200)."),
     ],
 )
