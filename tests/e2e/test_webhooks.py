@@ -150,5 +150,5 @@ def test_a_webhook_signed_with_another_secret_is_not_heard(
         refusal = refused.wait_for({"path": "/pusher/events/channel_existence"})
 
     assert {"name": "channel_occupied", "channel": news} in refusal["body"]["events"]
-    assert "X-Pusher-Signature is missing, or not by this application" in caplog.text
+    assert "X-Pusher-Signature is missing, or not by its key's secret" in caplog.text
     assert heard.items == []
