@@ -49,10 +49,9 @@ def judge(error: BaseException, *, of_batch: bool, tries: int, left: float) -> V
     :param tries: how many calls the event was in, this one included.
     :param left: for how many seconds it may still be tried.
     """
-    status = status_of(error)
-    if of_batch and (status in _OF_AN_EVENT or status == 404):
+    if of_batch and (is_refusal_of_an_event(error) or knows_no_batches(error)):
         return Verdict(is_lost=False, is_alone=True)
-    if status in _OF_THE_APPLICATION:
+    if status_of(error) in _OF_THE_APPLICATION:
         return Verdict(takes_all_along=True)
     pause = max(pause_after(tries), retry_after_of(error))
     timed_out = isinstance(error, NoAnswer) and error.timed_out
