@@ -26,8 +26,6 @@ from flask_cors import CORS
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
-from flask_security import Security, SQLAlchemyUserDatastore, auth_required, roles_required
-from flask_security.models import fsqla_v3
 from flask_sqlalchemy import SQLAlchemy
 from flask_talisman import Talisman
 from flask_wtf.csrf import CSRFError, CSRFProtect
@@ -452,6 +450,8 @@ def test_talisman_lets_https_through_and_adds_its_headers(strict: FlaskClient) -
 @pytest.fixture
 def secured(app: Flask, pusher: Pusher, browser: FlaskClient) -> Iterator[FlaskClient]:
     """A browser of an application with Flask-Security's users, of whom Ana is an admin."""
+    security = pytest.importorskip("flask_security")
+    models = pytest.importorskip("flask_security.models.fsqla_v3")
     app.config.update(
         SECURITY_PASSWORD_HASH="plaintext",
         SECURITY_PASSWORD_SALT="salt",
@@ -459,32 +459,31 @@ def secured(app: Flask, pusher: Pusher, browser: FlaskClient) -> Iterator[FlaskC
         WTF_CSRF_ENABLED=False,
     )
     db = SQLAlchemy(app)
-    models: Any = fsqla_v3
     models.FsModels.set_db_info(db)
     role = type("Role", (db.Model, models.FsRoleMixin), {})
     user = type("User", (db.Model, models.FsUserMixin), {})
-    app.security = Security(app, SQLAlchemyUserDatastore(db, user, role))  # type: ignore[attr-defined]
+    users = security.SQLAlchemyUserDatastore(db, user, role)
+    security.Security(app, users)
     with app.app_context():
         db.create_all()
-        users = app.security.datastore  # type: ignore[attr-defined]
         users.find_or_create_role("admin")
         users.create_user(email="ana@a.example", password="ana", roles=["admin"])
         users.create_user(email="ben@a.example", password="ben")
         db.session.commit()
 
     @pusher.auth("private-admin")
-    @auth_required("session")
-    @roles_required("admin")
+    @security.auth_required("session")
+    @security.roles_required("admin")
     def may_administrate(channel_name: str, socket_id: str) -> bool:
         return True
 
     @pusher.auth
-    @auth_required()
+    @security.auth_required()
     def may_follow(channel_name: str, socket_id: str) -> bool:
         return True
 
     @pusher.user_auth
-    @auth_required()
+    @security.auth_required()
     def who(socket_id: str) -> dict[str, int]:
         return {"id": current_user.id}
 
