@@ -34,6 +34,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 
 Observer = Callable[[Request], Any]
+Prepared = requests.PreparedRequest
 
 READ_BYTES = 16 * 1024
 MOST_BYTES = 64 * 1024 * 1024
@@ -168,7 +169,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         except IndexError:
             session = _session()
         response = session.send(
-            kept.prepared(session, request),
+            self._prepared(kept.sample, request),
             timeout=self.client.timeout,
             allow_redirects=False,
             **kept.options,
@@ -184,10 +185,23 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         """What the environment says of proxies and certificates is read here, and not for each
         call, as that takes a third of its time."""
         given = {**dict.fromkeys(self.takes), **proxies_for(request.client.host), **self.options}
+        url = f"{request.base_url}/"
         options = requests.Session().merge_environment_settings(
-            request.url, dict(given["proxies"] or {}), True, given["verify"], given["cert"]
+            url, dict(given["proxies"] or {}), True, given["verify"], given["cert"]
         )
-        return _Kept(deque(maxlen=self.connections), dict(options), given, {})
+        how = {name: given[name] for name in ("cookies", "hooks")}
+        sample = _session().prepare_request(requests.Request("GET", url, request.headers, **how))
+        return _Kept(deque(maxlen=self.connections), dict(options), sample)
+
+    def _prepared(self, sample: Prepared, request: Request) -> Prepared:
+        prepared = sample.copy()
+        prepared.hooks = {event: [*hooks] for event, hooks in sample.hooks.items()}  # it shares them
+        prepared.method = request.method
+        prepared.url = f"{str(sample.url)[:-1]}{requote_uri(request.signed_path)}"
+        prepared.prepare_body(request.body or None, None)
+        if auth := self.options.get("auth"):
+            prepared.prepare_auth(auth, request.url)
+        return prepared
 
 
 class _Kept(NamedTuple):
@@ -197,29 +211,14 @@ class _Kept(NamedTuple):
     """Each in a session of its own, with the time of its last call; the last one last."""
     options: dict[str, Any]
     """How a request is sent."""
-    how: dict[str, Any]
-    """How it is prepared."""
-    samples: dict[str, requests.PreparedRequest]
-    """A prepared request for each method, which lacks its path and body."""
+    sample: Prepared
+    """A request that lacks its method, path and body."""
 
     def close(self, until: float) -> None:
         """Close the connections that have had no call since then."""
         with suppress(IndexError):  # there is none, or another thread took it
             while self.idle[0][0] <= until:
                 self.idle.popleft()[1].close()
-
-    def prepared(self, session: requests.Session, request: Request) -> requests.PreparedRequest:
-        method = request.method
-        if method not in self.samples:
-            how = {name: self.how[name] for name in ("cookies", "hooks")}
-            sample = requests.Request(method, f"{request.base_url}/", request.headers, **how)
-            self.samples[method] = session.prepare_request(sample)
-        prepared = self.samples[method].copy()
-        prepared.url = f"{str(prepared.url)[:-1]}{requote_uri(request.signed_path)}"
-        prepared.prepare_body(request.body or None, None)
-        if self.how["auth"]:
-            prepared.prepare_auth(self.how["auth"], request.url)
-        return prepared
 
 
 def _session() -> requests.Session:

@@ -621,6 +621,23 @@ def test_the_options_of_requests_are_sent_with_each_call(
     assert seen == [200, 200, 200]
 
 
+def test_what_an_authentication_hooks_into_a_call_is_of_that_call_alone(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    seen: list[str] = []
+
+    def authentication(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        # As requests.auth.HTTPDigestAuth does.
+        prepared.register_hook("response", lambda response, **_: seen.append(response.url))
+        return prepared
+
+    server = scripted([answer(), answer(), answer()])
+    client = client_of(**server.config, PUSHER_BACKEND_OPTIONS={"auth": authentication})
+    for name in ("one", "two", "three"):
+        publish(client, name)
+    assert len(seen) == 3
+
+
 # -- Certificates ---------------------------------------------------------------------------------
 
 
