@@ -20,11 +20,10 @@ here knows threads, nor what time it is.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -105,14 +104,10 @@ class Desk:
         self.api = api_of(client).settled(address)
         self.patience = patience
         """How many seconds an event is tried again while calls fail."""
-        self.lanes: dict[str, deque[Event]] = {}
-        """Each channel's events, oldest first, but those under way."""
+        self.lanes: OrderedDict[str, deque[Event]] = OrderedDict()
+        """Each channel's events, oldest first, but those under way. The channels take turns."""
         self.held: set[str] = set()
         """The channels of calls under way."""
-        self.ready: deque[Event] = deque()
-        """Events that are first in all their lanes, none of which is held."""
-        self.later: list[tuple[float, int, Event]] = []
-        """Likewise those to be tried again, as a heap of when, ..., event."""
         self.under_way: set[Call] = set()
         self.lost: Lost = []
         """Events that were given up, until they are taken from here and told."""
@@ -125,7 +120,6 @@ class Desk:
         """Whether the last call was taken, so that several may be under way."""
         self.takes_batches = True
         self.has_warned = False
-        self._numbers = count()
 
     @property
     def tries_again(self) -> bool:
@@ -141,53 +135,45 @@ class Desk:
     def add(self, event: Event) -> None:
         for channel in event.channels:
             self.lanes.setdefault(channel, deque()).append(event)
-        if self._is_free(event):
-            self.ready.append(event)
 
     def next(self, now: float, *, is_hasty: bool = False) -> Call | float:
         """The call to be started now; or when to ask again, if nothing happens until then."""
         if self.under_way and not self.is_trusted:
             return math.inf
-        due: list[Event] = []
-        while self.later and self.later[0][0] <= now:
-            due.append(heappop(self.later)[2])
-        # One that leaves alone waits its turn: it may fail again, and delay the others.
-        self.ready.extend(event for event in due if event.is_alone)
-        self.ready.extendleft(event for event in reversed(due) if not event.is_alone)
-        when = max(self._when(is_hasty), self.quiet_until)
-        age_out = self.ready[0].since + self.patience if self.failures and self.ready else math.inf
-        if min(when, age_out) > now:
-            return min(when, age_out)
-        if self.failures and self._lose_old(now):
-            return self.next(now, is_hasty=is_hasty)
-        return self._compose(now)
+        if self.failures:
+            self._lose_old(now)
+            if self.lanes and now < self.quiet_until:
+                oldest = min(lane[0].since for lane in self.lanes.values())
+                return min(self.quiet_until, oldest + self.patience)
+        due = list(islice((one for one in self._free() if one.due <= now), rules.EVENTS_PER_BATCH))
+        if not due:
+            return min((event.due for event in self._free()), default=math.inf)
+        if self.under_way and not is_hasty:
+            until = min(max(event.since, event.due) for event in due) + GATHERING_SECONDS
+            lanes = (self.lanes[event.channels[0]] for event in due)
+            if until > now and sum(map(len, lanes)) < rules.EVENTS_PER_BATCH:
+                return until
+        return self._compose(due, now)
 
-    def _when(self, is_hasty: bool) -> float:
-        if not self.ready:
-            return self.later[0][0] if self.later else math.inf
-        lanes = (self.lanes[one.channels[0]] for one in islice(self.ready, rules.EVENTS_PER_BATCH))
-        is_time = is_hasty or not self.under_way or sum(map(len, lanes)) >= rules.EVENTS_PER_BATCH
-        return 0.0 if is_time else max(self.ready[0].since, self.ready[0].due) + GATHERING_SECONDS
-
-    def _compose(self, now: float) -> Call:
+    def _compose(self, due: list[Event], now: float) -> Call:
         events: list[Event] = []
-        mine: dict[str, None] = {}  # in order, as a set is not
-        room = 0 if self.ready[0].is_alone or not self.takes_batches else rules.EVENTS_PER_BATCH
-        while self.ready:
-            event = self.ready[0]
+        first, waiting = due[0], deque(due)
+        room = 0 if first.is_alone or not self.takes_batches else rules.EVENTS_PER_BATCH
+        while waiting:
+            event = waiting.popleft()
             if events and (event.is_alone or len(event.channels) > room):
                 break
-            self.ready.popleft()
             event.tries += 1
             events.append(event)
             room -= len(event.channels)
             self._leave(event)
-            mine.update(dict.fromkeys(event.channels))
-            heads = [head for head in self._heads(event.channels) if not head.is_alone]
-            self.ready.extendleft(head for head in reversed(heads) if head.due <= now)
-        while self.ready and not mine.keys().isdisjoint(self.ready[0].channels):
-            self.ready.popleft()  # what follows on these channels waits for the answer
+            lanes = (self.lanes[channel] for channel in event.channels if channel in self.lanes)
+            heads = [head for head in dict.fromkeys(lane[0] for lane in lanes) if head.due <= now]
+            waiting.extendleft(head for head in reversed(heads) if self._is_free(head))
+        mine = dict.fromkeys(channel for event in events for channel in event.channels)
         self.held.update(mine)
+        for channel in self.lanes.keys() & mine:
+            self.lanes.move_to_end(channel)  # it is the others' turn
         events.sort(key=attrgetter("since"))
         call = Call(events, list(mine), self.failures)
         self.under_way.add(call)
@@ -199,10 +185,13 @@ class Desk:
         self.held.difference_update(call.channels)
         self._learn(call, error, now)
         again = self._judge(call, error, now) if error else []
+        for channel in (channel for event in again for channel in event.channels):
+            self.lanes.setdefault(channel, deque())
         for event in reversed(again):
             for channel in event.channels:
-                self.lanes.setdefault(channel, deque()).appendleft(event)
-        self._free(call.channels)
+                self.lanes[channel].appendleft(event)
+                if not event.is_alone:  # which may fail again, and would delay the others
+                    self.lanes.move_to_end(channel, last=False)
 
     def _learn(self, call: Call, error: BaseException | None, now: float) -> None:
         is_alone = any(event.is_alone for event in call.events)
@@ -246,45 +235,40 @@ class Desk:
     def hurry(self) -> None:
         """Try again now what is to be tried again, and soon after that."""
         self.failures, self.quiet_until = min(self.failures, 1), 0.0
-        self.later = [(0.0, number, event) for _, number, event in sorted(self.later)]
+        for event in self._waiting():
+            event.due = 0.0
 
     def _lose(self, events: Iterable[Event], error: BaseException) -> None:
         self.lost += [(event, error) for event in events]
 
-    def _lose_old(self, now: float) -> bool:
+    def _lose_old(self, now: float) -> None:
         """Lose the events that have waited long enough for a service that does not answer."""
-        before = len(self.lost)
-        while old := [event for event in self.ready if event.since + self.patience <= now]:
-            self.ready = deque(event for event in self.ready if event.since + self.patience > now)
-            self._lose(old, self.error)
-            for event in old:
+        limit = now - self.patience
+        while old := [lane[0] for lane in self.lanes.values() if lane[0].since <= limit]:
+            self._lose(dict.fromkeys(old), self.error)
+            for event in dict.fromkeys(old):
                 self._leave(event)
-            self._free(channel for event in old for channel in event.channels)
-        return len(self.lost) > before
+
+    def _waiting(self) -> list[Event]:
+        """All that waits, but what is under way."""
+        found = dict.fromkeys(event for lane in self.lanes.values() for event in lane)
+        return sorted(found, key=attrgetter("since"))
 
     def _clear(self) -> list[Event]:
-        """Take all that waits, but what is under way."""
-        found = dict.fromkeys(one for lane in self.lanes.values() for one in lane)
-        for content in (self.lanes, self.ready, self.later):
-            content.clear()
-        return sorted(found, key=attrgetter("since"))
+        found = self._waiting()
+        self.lanes.clear()
+        return found
+
+    def _free(self) -> Iterator[Event]:
+        """The events that are first in all their lanes, none of which is held."""
+        for channel, lane in self.lanes.items():
+            if lane[0].channels[0] == channel and self._is_free(lane[0]):
+                yield lane[0]
 
     def _is_free(self, event: Event) -> bool:
         return self.held.isdisjoint(event.channels) and all(
             self.lanes[channel][0] is event for channel in event.channels
         )
-
-    def _heads(self, channels: Iterable[str]) -> list[Event]:
-        """The events that come to be free when these channels move on."""
-        lanes = [self.lanes[channel] for channel in channels if channel in self.lanes]
-        return [head for head in dict.fromkeys(lane[0] for lane in lanes) if self._is_free(head)]
-
-    def _free(self, channels: Iterable[str]) -> None:
-        for event in self._heads(channels):
-            if event.tries:
-                heappush(self.later, (event.due, next(self._numbers), event))
-            else:
-                self.ready.append(event)
 
     def _leave(self, event: Event) -> None:
         for channel in event.channels:

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -229,7 +229,7 @@ class TestWhatLeaves:
         assert driven.calls == ["10 11"]
 
     def test_a_long_queue_is_not_looked_through_for_each_call(self, driven: Driven) -> None:
-        class Lanes(dict[str, Any]):
+        class Lanes(OrderedDict[str, Any]):
             asked = 0
 
             def __getitem__(self, channel: str) -> Any:
