@@ -73,18 +73,13 @@ def places() -> tuple[object, ...]:
     return (*found, g._get_current_object()) if has_app_context() else tuple(found)
 
 
+@dataclass(eq=False, repr=False)
 class Entry(Event):
     """A deferred event, the recordings it belongs to, and the transactions that decide about it."""
 
-    __slots__ = ("fate", "recordings")
-
-    def __init__(
-        self, owner: Outboxes, wire: Wire, recordings: list[Recording], fate: list[Transaction]
-    ) -> None:
-        super().__init__(owner.app, owner.client, wire)
-        self.recordings = recordings or None
-        """Where it goes in place of the service; None: to the service."""
-        self.fate = fate
+    recordings: list[Recording] | None = None
+    """Where it goes in place of the service; None: to the service."""
+    fate: Sequence[Transaction] = ()
 
     def is_allowed(self) -> bool:
         """Whether its transactions let it leave, asked when it would."""
@@ -149,7 +144,10 @@ class Outboxes:
         recordings = self.recordings.of(self.client)
         fate = [] if is_decided else self.followed.in_progress()
         is_now = is_decided and not _is_in_request()
-        entries = [Entry(self, event, list(recordings), fate) for event in events]
+        entries = [
+            Entry(self.app, self.client, event, recordings=[*recordings] or None, fate=fate)
+            for event in events
+        ]
         if not is_now:
             entries = [one for one in entries if not any(box.add(one) for box in self._here())]
         self.leave(entries, self._expect)
