@@ -32,6 +32,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import requote_uri
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
+from urllib3.util import Timeout
 
 Observer = Callable[[Request], Any]
 Prepared = requests.PreparedRequest
@@ -168,12 +169,8 @@ class Backend(RequestsBackend):  # type: ignore[misc]
             session = kept.idle.pop()[1]
         except IndexError:
             session = _session()
-        response = session.send(
-            self._prepared(kept.sample, request),
-            timeout=self.client.timeout,
-            allow_redirects=False,
-            **kept.options,
-        )
+        prepared = self._prepared(kept.sample, request)
+        response = session.send(prepared, allow_redirects=False, **kept.options)
         body = _read(response, self.client.timeout)
         kept.idle.append((time.monotonic(), session))
         text = body.decode("utf-8", "replace")
@@ -191,14 +188,18 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         )
         how = {name: given[name] for name in ("cookies", "hooks")}
         sample = _session().prepare_request(requests.Request("GET", url, request.headers, **how))
-        return _Kept(deque(maxlen=self.connections), dict(options), sample)
+        timeout = Timeout(connect=self.client.timeout, read=self.client.timeout)
+        return _Kept(deque(maxlen=self.connections), {**options, "timeout": timeout}, sample)
 
     def _prepared(self, sample: Prepared, request: Request) -> Prepared:
-        prepared = sample.copy()
-        prepared.hooks = {event: [*hooks] for event, hooks in sample.hooks.items()}  # it shares them
+        prepared = copy.copy(sample)
+        prepared.hooks = {event: [*hooks] for event, hooks in sample.hooks.items()}
+        prepared.headers = sample.headers.copy()
         prepared.method = request.method
         prepared.url = f"{str(sample.url)[:-1]}{requote_uri(request.signed_path)}"
-        prepared.prepare_body(request.body or None, None)
+        if request.body:
+            prepared.body = request.body
+            prepared.headers["Content-Length"] = str(len(request.body))
         if auth := self.options.get("auth"):
             prepared.prepare_auth(auth, request.url)
         return prepared
@@ -224,6 +225,8 @@ class _Kept(NamedTuple):
 def _session() -> requests.Session:
     session = requests.Session()
     session.trust_env = False
+    for name in ("Accept", "Connection"):  # each says what HTTP/1.1 has without it
+        del session.headers[name]
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter())
     return session
