@@ -450,8 +450,10 @@ def test_talisman_lets_https_through_and_adds_its_headers(strict: FlaskClient) -
 @pytest.fixture
 def secured(app: Flask, pusher: Pusher, browser: FlaskClient) -> Iterator[FlaskClient]:
     """A browser of an application with Flask-Security's users, of whom Ana is an admin."""
-    security = pytest.importorskip("flask_security")
-    models = pytest.importorskip("flask_security.models.fsqla_v3")
+    pytest.importorskip("flask_security")
+    from flask_security import Security, SQLAlchemyUserDatastore, auth_required, roles_required
+    from flask_security.models import fsqla_v3
+
     app.config.update(
         SECURITY_PASSWORD_HASH="plaintext",
         SECURITY_PASSWORD_SALT="salt",
@@ -459,11 +461,12 @@ def secured(app: Flask, pusher: Pusher, browser: FlaskClient) -> Iterator[FlaskC
         WTF_CSRF_ENABLED=False,
     )
     db = SQLAlchemy(app)
+    models: Any = fsqla_v3
     models.FsModels.set_db_info(db)
     role = type("Role", (db.Model, models.FsRoleMixin), {})
     user = type("User", (db.Model, models.FsUserMixin), {})
-    users = security.SQLAlchemyUserDatastore(db, user, role)
-    security.Security(app, users)
+    users = SQLAlchemyUserDatastore(db, user, role)
+    Security(app, users)
     with app.app_context():
         db.create_all()
         users.find_or_create_role("admin")
@@ -472,18 +475,18 @@ def secured(app: Flask, pusher: Pusher, browser: FlaskClient) -> Iterator[FlaskC
         db.session.commit()
 
     @pusher.auth("private-admin")
-    @security.auth_required("session")
-    @security.roles_required("admin")
+    @auth_required("session")
+    @roles_required("admin")
     def may_administrate(channel_name: str, socket_id: str) -> bool:
         return True
 
     @pusher.auth
-    @security.auth_required()
+    @auth_required()
     def may_follow(channel_name: str, socket_id: str) -> bool:
         return True
 
     @pusher.user_auth
-    @security.auth_required()
+    @auth_required()
     def who(socket_id: str) -> dict[str, int]:
         return {"id": current_user.id}
 

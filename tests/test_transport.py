@@ -628,7 +628,7 @@ def test_what_an_authentication_hooks_into_a_call_is_of_that_call_alone(
 
     def authentication(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
         # As requests.auth.HTTPDigestAuth does.
-        prepared.register_hook("response", lambda response, **_: seen.append(response.url))
+        prepared.hooks["response"].append(lambda response, **_: seen.append(response.url))
         return prepared
 
     server = scripted([answer(), answer(), answer()])
