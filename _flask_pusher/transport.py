@@ -33,6 +33,7 @@ from requests.utils import requote_uri
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 from urllib3.util import Timeout
+from urllib3.util.ssl_match_hostname import CertificateError
 
 Observer = Callable[[Request], Any]
 Prepared = requests.PreparedRequest
@@ -274,6 +275,7 @@ def _read(response: requests.Response, timeout: float) -> bytes:
     """A body, which may neither go on for ever nor fill the memory."""
     deadline = time.monotonic() + timeout
     body = bytearray()
+    response.raw.enforce_content_length = True  # urllib3 1.26 does not by itself
     with response:
         for part in response.iter_content(READ_BYTES):
             body += part
@@ -376,8 +378,9 @@ def in_words(error: Exception, host: str, timeout: float) -> tuple[str, str]:
     def found(*kinds: type[BaseException]) -> Any:
         return next((one for one in reversed(causes) if isinstance(one, kinds)), None)
 
-    if untrusted := found(ssl.SSLCertVerificationError):
-        happened = f"its certificate is not trusted ({untrusted.verify_message})"
+    if untrusted := found(ssl.SSLCertVerificationError, CertificateError):
+        why = getattr(untrusted, "verify_message", untrusted)
+        happened = f"its certificate is not trusted ({why})"
         look = 'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.'
     elif found(socket.gaierror):
         happened = f"the name {host} is not known"
