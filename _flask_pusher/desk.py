@@ -43,6 +43,8 @@ Address = tuple[str, int, bool]
 GATHERING_SECONDS = 0.03
 REMEMBERING_SECONDS = 60
 """How long a service is known not to answer, where nothing is sent to it."""
+QUEUE_BYTES = 64 * 1024 * 1024
+"""How much waits at most: what finds no room is lost at once."""
 CHANNEL_BYTES = 1000
 """About how many bytes an event takes beside its data, while it waits, for each channel."""
 
@@ -62,7 +64,7 @@ class Event:
     """In how many calls it was."""
     is_alone: bool = False
     room: int = 0
-    """How many bytes of the publisher's queue it takes; none where it found no room."""
+    """How many bytes it takes at its desk; none where it found no room."""
     settle: Callable[[], None] = field(init=False)
     """What the publisher calls when it is published, or told as lost."""
 
@@ -109,6 +111,8 @@ class Desk:
         self.held: set[str] = set()
         """The channels of calls under way."""
         self.under_way: set[Call] = set()
+        self.size = self.unsettled = 0
+        """How many bytes and events are here, until they are published, or told as lost."""
         self.lost: Lost = []
         """Events that were given up, until they are taken from here and told."""
         self.failures = 0
@@ -130,9 +134,15 @@ class Desk:
     def is_over(self, now: float) -> bool:
         """Whether nothing waits, and nothing is known of the service that is to be remembered."""
         is_failing = self.failures > 0 and now < self.quiet_until + REMEMBERING_SECONDS
-        return not self.lanes and not self.under_way and self.takes_batches and not is_failing
+        return not self.unsettled and self.takes_batches and not is_failing
 
     def add(self, event: Event) -> None:
+        self.unsettled += 1
+        if self.size and self.size + event.size > QUEUE_BYTES:
+            self._lose([event], PusherError("The queue of the publisher is full."))
+            return
+        event.room = event.size
+        self.size += event.room
         for channel in event.channels:
             self.lanes.setdefault(channel, deque()).append(event)
 
@@ -224,6 +234,13 @@ class Desk:
         if verdict.takes_all_along:
             self._lose(self._clear(), error)
         return again
+
+    def settle(self, events: Iterable[Event]) -> None:
+        """These are published, or were told as lost."""
+        for event in events:
+            self.size -= event.room
+            self.unsettled -= 1
+            event.settle()
 
     def give_up(self, error: BaseException) -> None:
         """Lose all that waits, and what is under way."""

@@ -69,7 +69,6 @@ EXIT_SECONDS, EXIT_SECONDS_WITHOUT_ANSWER, LAST_TRY_SECONDS = 10, 2, 1
 WAITING_SECONDS_WITHOUT_ANSWER = 1
 GRACE_SECONDS = 0.5
 """A wait as long as a call's own timeout would end just before the loss is known."""
-QUEUE_BYTES = 64 * 1024 * 1024
 
 
 # -- In the thread that waits ---------------------------------------------------------------------
@@ -254,7 +253,6 @@ class Publisher:
         """Whether several applications were here at once."""
         self.idle = SENDERS
         self.has_answers = False
-        self.size = self.unsettled = 0
         self.ends: list[threading.Event] = []
         """What the end of the process waits for."""
         self.ending_since = 0.0
@@ -317,11 +315,13 @@ class Publisher:
     def _send(self, desk: Desk, call: Call, events: Sequence[Event]) -> None:
         self.inbox.put(partial(self._answered, desk, call, desk.post(events)))
 
-    def _tell(self, tell: Callable[[Any], None], told: Sequence[Any], events: list[Event]) -> None:
+    def _tell(
+        self, desk: Desk, tell: Callable[[Any], None], told: Sequence[Any], events: list[Event]
+    ) -> None:
         try:
             tell(told)
         finally:
-            self.inbox.put(partial(self._settled, events))
+            self.inbox.put(partial(desk.settle, events))
 
     # -- The dispatcher --
 
@@ -350,10 +350,10 @@ class Publisher:
         for key, desk in list(self.desks.items()):
             if desk.lost:
                 lost, desk.lost = desk.lost, []
-                self.run(partial(self._tell, tell_lost, lost, [event for event, _ in lost]))
+                self.run(partial(self._tell, desk, tell_lost, lost, [event for event, _ in lost]))
             if desk.is_over(now):
                 del self.desks[key]
-        if not self.unsettled:
+        if not any(desk.unsettled for desk in self.desks.values()):
             for done in self.ends:
                 done.set()
             self.ends.clear()
@@ -382,15 +382,8 @@ class Publisher:
         if key not in self.desks:
             self.is_shared |= bool(self.desks)
             self.desks[key] = Desk(client, address, PATIENCE_SECONDS)
-        desk = self.desks[key]
         for event in events:
-            if self.size and self.size + event.size > QUEUE_BYTES:
-                desk.lost.append((event, PusherError("The queue of the publisher is full.")))
-            else:
-                event.room = event.size
-                desk.add(event)
-            self.size += event.room
-            self.unsettled += 1
+            self.desks[key].add(event)
 
     def _answered(self, desk: Desk, call: Call, error: BaseException | None) -> None:
         self.idle += 1
@@ -401,15 +394,9 @@ class Publisher:
         if news := _news_of(desk, call, error):
             self.run(news)
         if error is None and published.receivers:
-            self.run(partial(self._tell, tell_published, call.events, call.events))
+            self.run(partial(self._tell, desk, tell_published, call.events, call.events))
         elif error is None:
-            self._settled(call.events)
-
-    def _settled(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self.size -= event.room
-            self.unsettled -= 1
-            event.settle()
+            desk.settle(call.events)
 
     # -- The end --
 

@@ -16,6 +16,7 @@ import requests
 from flask import Flask
 from pusher.errors import PusherError
 
+from _flask_pusher import desk
 from _flask_pusher import publisher as room
 from _flask_pusher.desk import Event, Wire
 from _flask_pusher.publisher import SENDERS, Publisher, published, submit
@@ -107,6 +108,11 @@ class Driven:
         while not self.publisher.chores.empty():
             self.publisher.chores.get()()
             self.when = self.publisher._decide()
+
+    @property
+    def size(self) -> int:
+        """How many bytes wait."""
+        return sum(one.size for one in self.publisher.desks.values())
 
     @property
     def calls(self) -> list[str]:
@@ -237,8 +243,8 @@ class TestWhatLeaves:
                 return super().__getitem__(channel)
 
         driven.submit(*numbered(1000))
-        (desk,) = driven.publisher.desks.values()
-        desk.lanes = lanes = Lanes(desk.lanes)
+        (its,) = driven.publisher.desks.values()
+        its.lanes = lanes = Lanes(its.lanes)
         driven.answer()
         assert driven.calls[-1] == " ".join(map(str, range(40, 50)))
         assert lanes.asked < 100
@@ -296,7 +302,7 @@ class TestWhatBecomesOfACall:
             assert driven.calls == ["0"]
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2, 2]
         driven.answer()
-        assert (lost, driven.publisher.size, driven.patience) == ([], 0, None)
+        assert (lost, driven.size, driven.patience) == ([], 0, None)
 
     @pytest.mark.parametrize("status", [429, 500, 503])
     def test_what_the_service_puts_off_is_tried_again_in_order(
@@ -309,7 +315,7 @@ class TestWhatBecomesOfACall:
         driven.wait(0.1)
         assert driven.calls == ["0 1 2 3"]
         driven.answer()
-        assert (driven.calls, driven.publisher.size) == ([], 0)
+        assert (driven.calls, driven.size) == ([], 0)
 
     def test_it_is_tried_again_no_sooner_than_the_service_asks(self, driven: Driven) -> None:
         driven.submit("0 a")
@@ -329,7 +335,7 @@ class TestWhatBecomesOfACall:
         assert (driven.calls, driven.patience) == ([], 30)
         driven.wait(30)
         assert [names for names, _ in lost] == [["0"], ["1"]]
-        assert (driven.service.calls, driven.publisher.size) == (["0"], 0)
+        assert (driven.service.calls, driven.size) == (["0"], 0)
 
     def test_one_call_at_a_time_finds_out_that_the_service_is_back(self, driven: Driven) -> None:
         driven.submit("0 a")
@@ -399,7 +405,7 @@ class TestWhatBecomesOfACall:
         driven.wait(2)
         driven.answer()
         assert driven.service.calls[-1] == "1"
-        assert (len(lost), driven.publisher.size) == (1, 0)
+        assert (len(lost), driven.size) == (1, 0)
 
     def test_after_an_outage_of_a_minute_nothing_leaves_that_is_older_than_30_seconds(
         self, driven: Driven, lost: list[Any]
@@ -412,7 +418,7 @@ class TestWhatBecomesOfACall:
             while driven.calls:
                 driven.answer(NOBODY)
         tried = len(driven.service.calls)
-        while driven.publisher.size:
+        while driven.size:
             driven.wait(0.01)
             while driven.calls:
                 driven.answer()
@@ -433,7 +439,7 @@ class TestWhatBecomesOfACall:
             driven.wait(10)
             driven.answer()
         driven.answer()
-        assert (lost, driven.publisher.size) == ([], 0)
+        assert (lost, driven.size) == ([], 0)
 
     @pytest.mark.parametrize("error", [TIMEOUT, refusal(405), asyncio.CancelledError()])
     def test_anything_else_gives_up_the_call_and_no_other(
@@ -446,7 +452,7 @@ class TestWhatBecomesOfACall:
         driven.wait(0.1)
         assert driven.calls == ["1 2"]
         driven.answer()
-        assert driven.publisher.size == 0
+        assert driven.size == 0
 
     @pytest.mark.parametrize("status", [401, 402, 403])
     def test_a_refusal_of_the_app_gives_up_what_waits(
@@ -458,7 +464,7 @@ class TestWhatBecomesOfACall:
         driven.wait(0.1)
         driven.answer(refusal(status))
         assert sorted(lost[0][0]) == ["0", "1", "2", "3", "4", "5"]
-        assert (len(lost), driven.publisher.size, driven.publisher.desks) == (1, 0, {})
+        assert (len(lost), driven.size, driven.publisher.desks) == (1, 0, {})
         driven.submit("6 a")
         assert driven.calls == ["6"]
 
@@ -503,7 +509,7 @@ class TestWhatBecomesOfACall:
         assert sorted(driven.service.calls[1:]) == ["0", "1", "2"]
         assert driven.service.calls.index("0") < driven.service.calls.index("2")
         assert [names for names, _ in lost] == [["1"]]
-        assert driven.publisher.size == 0
+        assert driven.size == 0
 
     def test_an_address_that_knows_no_batches_is_not_sent_a_second(self, driven: Driven) -> None:
         driven.submit("0 a", "1 b")
@@ -523,7 +529,7 @@ class TestWhatBecomesOfACall:
         driven.answer(refusal(404))
         driven.answer(refusal(404))
         driven.answer(refusal(404))
-        assert (driven.calls, driven.publisher.size) == ([], 0)
+        assert (driven.calls, driven.size) == ([], 0)
         assert len(lost) <= 2
         assert len(caplog.records) <= 2
 
@@ -631,21 +637,21 @@ class TestTurns:
 class TestTheQueue:
     @pytest.fixture(autouse=True)
     def _small_queue(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(room, "QUEUE_BYTES", 200_000)
+        monkeypatch.setattr(desk, "QUEUE_BYTES", 200_000)
 
     @staticmethod
     def fill(driven: Driven) -> None:
-        driven.submit_wires({"name": "big", "channels": ["a"], "data": "x" * room.QUEUE_BYTES})
+        driven.submit_wires({"name": "big", "channels": ["a"], "data": "x" * desk.QUEUE_BYTES})
         assert driven.calls == ["big"]
 
     def test_what_finds_no_room_is_lost_at_once(
         self, driven: Driven, lost: list[Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         self.fill(driven)
-        full = driven.publisher.size
+        full = driven.size
         submit([Event(driven.app, driven.client, {"name": "next", "channels": ["b"], "data": ""})])
         driven.publisher.inbox.get()()
-        assert driven.publisher.size == full  # nor does it take any while it is told
+        assert driven.size == full  # nor does it take any while it is told
         driven.decide()
         assert [(names, str(error)) for names, error in lost] == [
             (["next"], "The queue of the publisher is full.")
@@ -655,13 +661,23 @@ class TestTheQueue:
         driven.submit("after b")
         assert (driven.calls, driven.service.calls) == (["after"], ["big"])
         driven.answer()
-        assert driven.publisher.size == 0
+        assert driven.size == 0
+
+    def test_one_application_takes_no_room_of_another(
+        self, driven: Driven, make_app: MakeApp, clock: Clock, lost: list[Any]
+    ) -> None:
+        other = Driven(make_app, clock)
+        other.publisher, other.under_way = driven.publisher, driven.under_way
+        self.fill(driven)
+        driven.answer(NOBODY)
+        other.submit("0 a", "1 a")
+        assert (driven.calls, lost) == (["0 1"], [])
 
     def test_each_channel_counts(self, driven: Driven) -> None:
         driven.submit(f"0 {' '.join(f'c{number}' for number in range(100))}")
-        assert driven.publisher.size >= 100 * 200
+        assert driven.size >= 100 * 200
         driven.answer()
-        assert driven.publisher.size == 0
+        assert driven.size == 0
 
 
 class TestTheEnd:
@@ -693,7 +709,7 @@ class TestTheEnd:
         assert (names, done.is_set()) == (["0", "1", "2"], True)
         assert str(error) == "The process ended before they were published."
         driven.answer()
-        assert (driven.publisher.size, driven.publisher.idle) == (0, SENDERS)
+        assert (driven.size, driven.publisher.idle) == (0, SENDERS)
 
     def test_one_that_does_not_answer_has_two_and_why_is_told(
         self, driven: Driven, lost: list[Any]
@@ -789,4 +805,4 @@ class TestWhatIsPublished:
         monkeypatch.setattr(room, "recorded", None)
         driven.submit("0 a")
         driven.answer()
-        assert driven.publisher.size == 0
+        assert driven.size == 0

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from flask import Flask
 
-from _flask_pusher import publisher as room
+from _flask_pusher import desk
+from _flask_pusher.publisher import publisher
 from flask_pusher import Pusher, RecordedEvent, publish_failed
 
 CHANNELS = 20
@@ -29,7 +30,7 @@ def create_app() -> Flask:
     if "ENDS_IN_ORDER" in os.environ:
         sys.path.append(str(Path(__file__).parents[2] / "docs" / "recipes"))
         importlib.import_module("ends_in_order")
-    room.QUEUE_BYTES = int(os.environ.get("QUEUE_BYTES", room.QUEUE_BYTES))
+    desk.QUEUE_BYTES = int(os.environ.get("QUEUE_BYTES", desk.QUEUE_BYTES))
 
     @app.get("/defer")
     def defer() -> str:
@@ -44,7 +45,7 @@ def create_app() -> Flask:
 
     @app.get("/queue")
     def queue() -> str:
-        return str(room.publisher().size)
+        return str(sum(one.size for one in list(publisher().desks.values())))
 
     @publish_failed.connect_via(app, weak=False)
     def note(sender: Flask, events: list[RecordedEvent], error: Exception) -> None:
