@@ -19,12 +19,12 @@ class Commands(AppGroup):
     def list_commands(self, _: Context) -> list[str]:
         from _flask_pusher.commands import COMMANDS
 
-        return sorted(COMMANDS)
+        return sorted(COMMANDS.commands)
 
     def get_command(self, _: Context, name: str) -> Command | None:
         from _flask_pusher.commands import COMMANDS
 
-        return COMMANDS.get(name)
+        return COMMANDS.commands.get(name)
 
 
 def give_commands(app: Flask) -> None:

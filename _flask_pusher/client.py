@@ -194,7 +194,7 @@ class Client(_Official):
         """
         params = expect.info(attributes)
         if prefix_filter:
-            params["filter_by_prefix"] = expect.text(prefix_filter, "prefix_filter")
+            params["filter_by_prefix"] = expect.part_of_path(expect.channel(prefix_filter))
         return self._pusher_client.call(GET, "channels", params)
 
     def channel_info(self, channel: str, attributes: Iterable[str] = ()) -> Any:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 from flask import Flask, current_app, url_for
-from flask.cli import with_appcontext
+from flask.cli import AppGroup
 from pusher.errors import PusherError
 
 from _flask_pusher import expect, rules
 from _flask_pusher.client import Client
-from _flask_pusher.handlers import ChannelHandlers
+from _flask_pusher.handlers import ChannelHandlers, Handlers
 from _flask_pusher.local.options import FEATURES
 from _flask_pusher.routes import Binding
 from _flask_pusher.settings import NEVER, TABLE, strangers
@@ -27,54 +28,50 @@ from _flask_pusher.transport import complete, in_words, proxies_for, status_of
 _FILE = click.Path(exists=True, dir_okay=False)
 _NO_DATA = "the socket id, so each tab is a member of its own: declare @pusher.channel_data"
 
-
-def _command(function: Callable[..., None]) -> click.Command:
-    return click.command(function.__name__)(with_appcontext(function))
-
-
-def _binding() -> Binding:
-    binding: Binding = current_app.extensions["flask_pusher"]
-    return binding
+COMMANDS = AppGroup()
+"""Those of ``flask pusher``."""
 
 
 # -- check ----------------------------------------------------------------------------------------
 
 
-@_command
+@COMMANDS.command()
 @click.option("--webhooks", "webhook_url", metavar="URL", help="Post a signed webhook there, too.")
 def check(webhook_url: str | None) -> None:
     """Show what is set and declared, and try the settings on the server."""
-    binding = _binding()
+    binding: Binding = current_app.extensions["flask_pusher"]
     for key, value in _in_force(binding):
         click.echo(f"{key:38}{value}")
-    _show_handlers(binding)
-    _show_models(binding)
-    _show_page(binding)
-    problems = list(_problems(binding))
+    with current_app.test_request_context():
+        _show_declared(binding)
+        options = json.dumps(binding.templates.pusher_options(), default=repr)
+    click.echo(f"A page does: new Pusher({json.dumps(binding.client.key)}, {options})")
+    problems = list(_problems(binding.handlers))
     for problem in problems:
         click.echo(f"\nNot well: {problem}")
     if webhook_url:
         _probe(binding.client, webhook_url)
-    with _api_errors(binding.client):
-        complete(binding.client.channels_info())["channels"]
+    with _api() as client:
+        complete(client.channels_info())["channels"]
     if binding.settings.backend is LogBackend:
         click.echo("\nNothing is sent: PUSHER_BACKEND is 'log'.")
     else:
-        click.echo(f"\n{_base_url(binding.client)} accepts these credentials.")
+        click.echo(f"\n{_base_url(client)} accepts these credentials.")
     if problems:
         raise click.exceptions.Exit(1)
 
 
-def _problems(binding: Binding) -> Iterator[str]:
+def _problems(handlers: Handlers) -> Iterator[str]:
     """What no request shows, or only one that fails."""
     for key, meant in strangers(current_app.config).items():
         yield f"{key} is no setting of Flask-Pusher. Is {meant} meant?"
-    for declared in (binding.handlers.auth, binding.handlers.channel_data):
-        for pattern, _ in declared.patterns.values():
-            try:
+    asked = (*handlers.auth.patterns.values(), *handlers.channel_data.patterns.values())
+    for pattern, _ in chain(asked, *handlers.events.values()):
+        try:
+            if pattern:
                 pattern.compile(current_app.url_map)
-            except LookupError as error:  # noqa: PERF203 - each may be one
-                yield str(error)
+        except (LookupError, ValueError) as error:  # noqa: PERF203 - each may be one
+            yield str(error)
 
 
 def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
@@ -97,8 +94,8 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
         yield row.key, value or repr(value)
 
 
-def _show_handlers(binding: Binding) -> None:
-    handlers = binding.handlers
+def _show_declared(binding: Binding) -> None:
+    handlers, models = binding.handlers, binding.models.declared.values()
     click.echo(f"\nWho may subscribe, asked at {_url('pusher.auth')}:")
     _show_channel_handlers(handlers.auth, "nobody: declare @pusher.auth")
     click.echo("What members see of each other:")
@@ -119,13 +116,10 @@ def _show_handlers(binding: Binding) -> None:
         click.echo(f"  {_url(f'pusher.{group}_event')}  {names}")
     for name in sorted(set(every).difference(rules.WEBHOOK_EVENTS)):
         click.echo(f"  {name}, which is none of Channels': {', '.join(map(_named, every[name]))}")
-
-
-def _show_models(binding: Binding) -> None:
-    if binding.models.declared:
+    if models:
         click.echo("Whose changes pages are told of, and who names the channels:")
-    for declared in binding.models.declared.values():
-        click.echo(f"  {declared.model.__name__:36}  {_named(declared.function)}")
+    for one in models:
+        click.echo(f"  {one.model.__name__:36}  {_named(one.function)}")
 
 
 def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
@@ -140,12 +134,6 @@ def _show_channel_handlers(declared: ChannelHandlers, without: str) -> None:
 def _named(handler: Any) -> str:
     name = getattr(handler, "__qualname__", None)
     return f"{handler.__module__}.{name}" if name else repr(handler)
-
-
-def _show_page(binding: Binding) -> None:
-    with current_app.test_request_context():
-        options = json.dumps(binding.templates.pusher_options(), default=repr)
-    click.echo(f"A page does: new Pusher({json.dumps(binding.client.key)}, {options})")
 
 
 def _probe(client: Client, url: str) -> None:
@@ -194,16 +182,14 @@ def _meaning(answer: Any) -> str:
 
 def _url(endpoint: str) -> str:
     """The URL of a route, whose beginning an application knows if ``SERVER_NAME`` is set."""
-    with current_app.test_request_context():
-        path = url_for(endpoint)
     server = current_app.config["SERVER_NAME"] or "YOUR-SITE"
-    return f"{current_app.config['PREFERRED_URL_SCHEME']}://{server}{path}"
+    return f"{current_app.config['PREFERRED_URL_SCHEME']}://{server}{url_for(endpoint)}"
 
 
 # -- The others -----------------------------------------------------------------------------------
 
 
-@_command
+@COMMANDS.command()
 @click.argument("channel")
 @click.argument("event")
 @click.argument("data", default="{}")
@@ -212,23 +198,21 @@ def trigger(channel: str, event: str, data: str, is_text: bool) -> None:
     """Publish EVENT on CHANNEL. DATA is JSON, or just text; an empty object if left out."""
     if not is_text:
         _expect_json(data)
-    client = _binding().client
     info = [] if rules.is_encrypted(channel) else ["subscription_count"]
-    with _api_errors(client):
+    with _api() as client:
         try:
             answer = complete(client.trigger(channel, event, data, info=info))
         except PusherError as error:
             if status_of(error) != 400:
                 raise
             answer = complete(client.trigger(channel, event, data))  # a server may count nothing
+        count = answer.get("channels", {}).get(channel, {}).get("subscription_count")
     if isinstance(client.http, LogBackend):
         click.echo("Nothing was sent: PUSHER_BACKEND is 'log'.")
-        return
-    attributes = (answer or {}).get("channels", {}).get(channel, {})
-    count = attributes.get("subscription_count")
-    click.echo(
-        "Published." if count is None else f"Published to {count} subscriber{'s' * (count != 1)}."
-    )
+    elif count is None:
+        click.echo("Published.")
+    else:
+        click.echo(f"Published to {count} subscriber{'s' * (count != 1)}.")
 
 
 def _expect_json(data: str) -> None:
@@ -242,32 +226,28 @@ def _expect_json(data: str) -> None:
         ) from None
 
 
-@_command
+@COMMANDS.command()
 @click.option("--prefix", default="", help="Only channels whose names start with this.")
 def channels(prefix: str) -> None:
     """List the channels that have subscribers, with the members of presence channels counted."""
-    client = _binding().client
-    if prefix and not rules.is_channel_name(prefix):
-        raise click.BadParameter(f"a channel's name has only the characters {rules.CHARACTERS}")
     attributes = ["user_count"] if rules.is_presence(prefix) else []
-    with _api_errors(client):
+    with _api() as client:
         found = complete(client.channels_info(prefix, attributes))["channels"]
         for name in sorted(found):
             count = (found[name] or {}).get("user_count")
             click.echo(name if count is None else f"{name}  {count}")
 
 
-@_command
+@COMMANDS.command()
 @click.argument("channel")
 def users(channel: str) -> None:
     """List the ids of the users on the presence channel CHANNEL."""
-    client = _binding().client
-    with _api_errors(client):
+    with _api() as client:
         for user in complete(client.users_info(channel))["users"]:
             click.echo(user["id"])
 
 
-@_command
+@COMMANDS.command()
 @click.option("--host", help="The settings' host, if it is this machine, else 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Likewise, else 6001. 0: a free one.")
 @click.option("--webhooks", metavar="URL", multiple=True, help="Post webhooks there.")
@@ -303,15 +283,16 @@ def _base_url(client: Client) -> str:
 
 
 @contextmanager
-def _api_errors(client: Client) -> Iterator[None]:
-    """Turn whatever goes wrong with a call to the API into one line for the terminal."""
+def _api() -> Iterator[Client]:
+    """The client. Whatever goes wrong with a call of its is one line for the terminal."""
+    client: Client = current_app.extensions["flask_pusher"].client
     try:
-        yield
+        yield client
     except PusherError as error:
-        text = " ".join(str(error).split())
-        if status_of(error) is not None:
+        text, status = " ".join(str(error).split()), status_of(error)
+        if status is not None:
             text = f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
-        if status_of(error) == 401:
+        if status == 401:
             text += (
                 " (Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place? Is this"
                 " machine's clock right?)"
@@ -323,6 +304,3 @@ def _api_errors(client: Client) -> Iterator[None]:
         ) from None
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-
-
-COMMANDS = {str(one.name): one for one in (check, trigger, channels, users, serve)}

@@ -242,6 +242,8 @@ def test_questions_are_asked_at_their_paths(client: Client, api: Any) -> None:
         lambda client: client.channel_info("a b"),
         lambda client: client.users_info("a/b"),
         lambda client: client.channels_info(5),
+        lambda client: client.channels_info("a&info=x"),
+        lambda client: client.channels_info("#server-to-user-"),
         lambda client: client.channel_info("news", [5]),
         lambda client: client.channel_info(".."),
         lambda client: client.channel_info("#server-to-user-7"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import Result
 from flask import Flask, redirect
+from werkzeug.routing import BaseConverter
 from werkzeug.serving import make_server
 
 from _flask_pusher import local
@@ -205,6 +206,24 @@ class TestCheck:
             in result.output
         )
         assert "Is 'int' meant?" in result.output
+
+    def test_so_is_a_pattern_of_a_webhook_and_arguments_that_a_converter_does_not_take(
+        self, app: Flask, api: Any, run: Run
+    ) -> None:
+        class Code(BaseConverter):
+            def __init__(self, url_map: Any) -> None:
+                super().__init__(url_map)
+
+        app.url_map.converters["code"] = Code
+        pusher = Pusher(app)
+        pusher.webhooks.event("member_added", "presence-x-<integer:n>")(on_event_of)
+        pusher.auth("private-x-<code(3):n>")(may_follow_code)
+        api.answers.append((200, '{"channels": {}}'))
+        result = run("check")
+        assert result.exit_code == 1
+        event = "@pusher.webhooks.event('member_added', 'presence-x-<integer:n>')"
+        assert f"\nNot well: {event}: there is no converter 'integer'" in result.output
+        assert "\nNot well: @pusher.auth('private-x-<code(3):n>') is malformed" in result.output
 
     @pytest.mark.filterwarnings("ignore:PUSHER_SCHEME")
     def test_a_setting_of_another_library_is_told_and_a_failure(
@@ -399,6 +418,15 @@ class TestTrigger:
         assert run("trigger", "news", "flash").output == "Published.\n"
         assert ["info" in call.body for call in api.calls] == [True, False]
 
+    @pytest.mark.parametrize("channels", [None, [], {"news": None}])
+    def test_an_answer_of_another_kind_is_one_line_and_a_failure(
+        self, api: Any, run: Run, channels: Any
+    ) -> None:
+        api.answers.append((200, json.dumps({"channels": channels})))
+        result = run("trigger", "news", "flash")
+        assert (result.exit_code, result.output.count("\n")) == (1, 1)
+        assert "gave an answer of another form" in result.output
+
     def test_nothing_is_asked_about_an_encrypted_channel(
         self, app: Flask, api: Any, run: Run
     ) -> None:
@@ -442,7 +470,7 @@ class TestChannels:
 
     def test_a_prefix_that_no_channel_has_is_refused(self, api: Any, run: Run) -> None:
         result = run("channels", "--prefix", "a&info=x")
-        assert (result.exit_code, api.calls) == (2, [])
+        assert (result.exit_code, api.calls) == (1, [])
         assert "A-Z a-z 0-9" in result.output
 
     def test_a_refusal_is_one_line_and_a_failure(self, api: Any, run: Run) -> None:
@@ -550,6 +578,10 @@ def may_follow(channel_name: str, socket_id: str, order_id: int) -> bool:
     return True
 
 
+def may_follow_code(channel_name: str, socket_id: str, n: str) -> bool:
+    return True
+
+
 def may_subscribe(channel_name: str, socket_id: str, name: str = "") -> bool:
     return True
 
@@ -565,6 +597,9 @@ def on_presence() -> None: ...
 
 
 def on_event(event: dict[str, Any]) -> None: ...
+
+
+def on_event_of(event: dict[str, Any], n: int) -> None: ...
 
 
 class AsyncBackend:
