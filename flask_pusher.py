@@ -346,9 +346,8 @@ class Pusher:
         if not wait:
             if info is not None:
                 raise ValueError("wait=False leaves without an answer, and info asks for one.")
-            binding = self._binding
-            api = api_of(binding.client)
-            binding.outboxes.send(api.events(channels, event_name, data, socket_id))
+            outboxes = self._binding.outboxes
+            outboxes.send(api_of(outboxes.client).events(channels, event_name, data, socket_id))
             return None
         # A test's own object in the client's place may take no more than it is given.
         given: dict[str, Any] = {"socket_id": socket_id, "info": info}
@@ -390,9 +389,8 @@ class Pusher:
 
         .. versionadded:: 4.0
         """
-        binding = self._binding
-        events = api_of(binding.client).events(channels, event_name, data, socket_id)
-        binding.outboxes.defer(events)
+        outboxes = self._binding.outboxes
+        outboxes.defer(api_of(outboxes.client).events(channels, event_name, data, socket_id))
 
     def user(self, user_id: str | int | UUID) -> str:
         """The channel of a signed-in user, for :meth:`trigger` and :meth:`defer`: all connections

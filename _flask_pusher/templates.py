@@ -81,7 +81,8 @@ class Templates:
             )
             if self.client.path:
                 options["wsPath"] = self.client.path
-        return _merged(options, self.settings.client_options)
+        merged: dict[str, Any] = _merged(options, self.settings.client_options)
+        return merged
 
     def pusher_scripts(self, nonce: str | None = None, morph: bool = True) -> Markup:
         """The tags, for a page's head, of pusher-js, Idiomorph and the script that keeps elements
@@ -91,14 +92,13 @@ class Templates:
         :param morph: whether to load Idiomorph. Without it, what a user has typed into an element
             is lost when that is filled anew.
         """
-        settings = self.settings
-        is_encrypted = settings.encryption_master_key or settings.encryption_master_key_base64
-        pusher_js = _PUSHER_JS_WITH_ENCRYPTION if is_encrypted else _PUSHER_JS
-        scripts = [_script(settings.js_url, pusher_js)]
-        if morph:
-            scripts.append(_script(settings.idiomorph_url, _IDIOMORPH))
+        pusher_js = _PUSHER_JS_WITH_ENCRYPTION if self.client.can_encrypt else _PUSHER_JS
         ours = {"data-key": self.client.key, "data-options": json.dumps(self.pusher_options())}
-        scripts.append({"src": page.address(), **ours})
+        scripts = (
+            _script(self.settings.js_url, pusher_js),
+            _script(self.settings.idiomorph_url, _IDIOMORPH) if morph else {},
+            {"src": page.address(), **ours},
+        )
         common = {} if nonce is None else {"nonce": nonce}
         return Markup("\n").join(_tag({**script, **common}) for script in scripts if script)
 
@@ -118,12 +118,8 @@ def _tag(attributes: Mapping[str, str]) -> Markup:
     return Markup('<script {} data-turbo-track="reload" defer></script>').format(written)
 
 
-def _merged(options: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(below: Any, over: Any) -> Any:
     """A mapping laid over another, and the mappings in it over those in the other."""
-    merged = dict(options)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, Mapping):
-            value = _merged(below, value)
-        merged[key] = value
-    return merged
+    if not isinstance(below, dict) or not isinstance(over, Mapping):
+        return over
+    return {**below, **{key: _merged(below.get(key), value) for key, value in over.items()}}
