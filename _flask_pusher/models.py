@@ -139,7 +139,8 @@ class Models:
         for row in session.deleted if self not in _silent.get() else ():
             for declared in self.declared.values():
                 if isinstance(row, declared.model):
-                    self._note(declared, row, _names(declared, row))
+                    failed = self._followed.innermost(session).failed
+                    self._note(declared, row, _names(declared, row, failed))
 
     def _note(self, declared: Declared, row: Any, names: tuple[str, ...] = ()) -> None:
         """Note what is written: nothing can be asked before all of it is.
@@ -163,9 +164,9 @@ class Models:
         for (declared, state), (row, was_there, is_modified, before, old) in flushed.items():
             is_there = not state.was_deleted
             if is_modified or not is_there:  # SQLAlchemy names what it has only looked at, too
-                after = _names(declared, row) if is_there else ()
+                after = _names(declared, row, transaction.failed) if is_there else ()
                 if was_there:  # now what both need is in memory
-                    before += _names(declared, _as_loaded(state, old))
+                    before += _names(declared, _as_loaded(state, old), None)
                 change = Change(was_there, is_there, before, after)
                 transaction.keep((declared, state.identity), change)
 
@@ -180,11 +181,14 @@ class Models:
             binding.outboxes.defer(_events(api_of(binding.client), changes), is_decided=True)
 
 
-def _names(declared: Declared, row: Any) -> tuple[str, ...]:
+def _names(declared: Declared, row: Any, failed: set[Any] | None) -> tuple[str, ...]:
     """The channels of a row. That a function fails does not fail the flush; but that the database
-    refuses a statement of its does: PostgreSQL takes back all that was written."""
+    refuses a statement of its does: PostgreSQL takes back all that was written.
+
+    :param failed: the functions that were spoken of in this transaction; None: this row is as it
+        was loaded, and not all of it is known.
+    """
     from sqlalchemy.exc import DBAPIError
-    from sqlalchemy.orm import object_session
 
     try:
         names = declared.function(row)
@@ -192,7 +196,8 @@ def _names(declared: Declared, row: Any) -> tuple[str, ...]:
     except DBAPIError:
         raise
     except Exception:
-        if object_session(row) is not None:  # else it is as it was loaded, and not all is known
+        if failed is not None and declared not in failed:
+            failed.add(declared)
             name, model = name_of(declared.function), declared.model.__name__
             _logger.exception("Nobody is told of a change of %s: %s() failed.", model, name)
         return ()

@@ -75,6 +75,8 @@ class Transaction:
         """What a flush that goes on has changed, for whoever asks when it is over."""
         self.changes: dict[Any, Any] = {}
         """What is kept of each row that was changed; a later change goes on with an earlier one."""
+        self.failed: set[Any] = outer.failed if outer else set()
+        """Who has failed in it, or in a savepoint of it, and need not be spoken of again."""
         self._places = tuple(map(ref, places))
 
     def allows(self) -> bool:

@@ -1052,6 +1052,29 @@ class TestFailures:
         assert "no such shop" in str(said.exc_info)
         assert shop.commit(lambda: shop.session.delete(shop.session.get_one(Order, 9))) == {}
 
+    def test_one_that_raises_for_many_rows_is_logged_once_a_transaction(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @shop.pusher.broadcasts(User)
+        def channels_of_user(user: User) -> str:
+            raise KeyError(user.id)
+
+        @shop.pusher.broadcasts(Order)
+        def channels_of(order: Order) -> str:
+            raise KeyError(order.id)
+
+        def job() -> None:
+            for start in (100, 200):
+                with shop.session.begin_nested():
+                    shop.session.add_all(Order(id=start + n, user_id=3) for n in range(20))
+                shop.session.add(User(id=start))
+                shop.session.delete(shop.session.get_one(Order, start))
+                shop.session.commit()
+
+        assert shop.told(job) == {}
+        said = [one.partition(":")[0].rpartition(" ")[2] for one in failures(caplog)]
+        assert said == ["Order", "User"] * 2
+
     @pytest.mark.parametrize("returned", [None, 7, [["a"]]])
     def test_so_does_one_that_returns_no_names(
         self, shop: Shop, returned: Any, caplog: pytest.LogCaptureFixture
