@@ -47,7 +47,7 @@ from flask import Flask, has_app_context
 from pusher.errors import PusherError
 from pusher.signature import sign
 
-from _flask_pusher import expect, handlers, rules
+from _flask_pusher import expect, handlers, routes, rules
 from _flask_pusher.authorisation import Authorisation, socket_id_of_request
 from _flask_pusher.cli import give_commands
 from _flask_pusher.client import Client, api_of
@@ -56,13 +56,6 @@ from _flask_pusher.models import ModelDecorator, Models, Row
 from _flask_pusher.outbox import Outboxes, places
 from _flask_pusher.publisher import checked_calls, publish_failed, publish_or_raise, published
 from _flask_pusher.recording import RecordedEvent, Recordings
-from _flask_pusher.routes import (
-    Binding,
-    expect_application,
-    make_blueprint,
-    of_current_app,
-    refuse_collisions,
-)
 from _flask_pusher.settings import make_client, read_settings
 from _flask_pusher.templates import Templates
 from _flask_pusher.transactions import Followed
@@ -100,8 +93,8 @@ class Pusher:
 
     def __init__(self, app: Flask | None = None, url_prefix: str = "/pusher") -> None:
         if app is not None:
-            app = expect_application(app)
-        self.blueprint = make_blueprint(url_prefix, __name__)
+            app = routes.expect_application(app)
+        self.blueprint = routes.make_blueprint(url_prefix, __name__)
         """The blueprint that holds the routes. What adds to it, as ``CORS(pusher.blueprint)``
         does, has to come before ``init_app``."""
         self._handlers = handlers.Handlers()
@@ -149,15 +142,15 @@ class Pusher:
         :raises RuntimeError: where the application has a ``Pusher``, a client in
             ``extensions["pusher"]`` or a blueprint named ``pusher`` already.
         """
-        app = expect_application(app)
+        app = routes.expect_application(app)
         if not hasattr(app, "extensions"):  # an application for Flask-Pusher 3.0 may delete it
             app.extensions = {}
-        refuse_collisions(app)
+        routes.refuse_collisions(app)
         settings = read_settings(app)
         client = make_client(app, settings)
         self._recordings.watch(client)
         has_thread, hand_over = settings.publisher == "thread", self._handlers.hand_over
-        binding = Binding(
+        binding = routes.Binding(
             settings,
             client,
             Outboxes(app, client, has_thread, self._recordings, self._followed, hand_over),
@@ -182,12 +175,12 @@ class Pusher:
         :raises RuntimeError: outside an application context, or in one of an application that
             this extension was not given.
         """
-        client: Client = of_current_app("pusher")
+        client: Client = routes.of_current_app("pusher")
         return client
 
     @property
-    def _binding(self) -> Binding:
-        binding: Binding = of_current_app("flask_pusher")
+    def _binding(self) -> routes.Binding:
+        binding: routes.Binding = routes.of_current_app("flask_pusher")
         return binding
 
     @property

@@ -28,17 +28,13 @@ class LogBackend:
         return self.app.logger if self.app else logging.getLogger("flask_pusher")
 
     def send_request(self, request: Request) -> dict[str, Any]:
-        for event in events_of(request):
-            self.logger.info(
-                "Not published, PUSHER_BACKEND is 'log': %r on %s: %s",
-                event["name"],
-                " ".join(event["channels"]),
-                event["data"],
-            )
-        if not events_of(request):
-            self.logger.info(
-                "Not asked, PUSHER_BACKEND is 'log': %s %s", request.method, request.path
-            )
+        events = events_of(request)
+        for event in events:
+            what = (event["name"], " ".join(event["channels"]), event["data"])
+            self.logger.info("Not published, PUSHER_BACKEND is 'log': %r on %s: %s", *what)
+        if not events:
+            asked = f"{request.method} {request.path}"
+            self.logger.info("Not asked, PUSHER_BACKEND is 'log': %s", asked)
         return answer_of(request, {})
 
 
