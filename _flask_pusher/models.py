@@ -15,7 +15,7 @@ inserted and deleted it                     nothing
 
 Several flushes and savepoints that were released count as one change, from the first to the last.
 What a savepoint or a transaction rolled back is forgotten. A row has changed where SQLAlchemy's
-``is_modified`` says so: a column, or a relationship that is in memory.
+history of an attribute says so: of a column, or of a relationship that is in memory.
 
 Functions are asked in the flush: before it about a row that it deletes, and else when it has
 written all rows. Relationships can be loaded then, and no flush begins. The row as it was loaded is
@@ -152,18 +152,18 @@ class Models:
         if self not in _silent.get():
             state = inspect(row)
             unmodified, attributes = state.unmodified, state.attrs.items()
-            old = {key: a.history.non_added() for key, a in attributes if key not in unmodified}
-            is_modified = state.identity is None or state.session.is_modified(row)
-            noted = (row, state.identity is not None, is_modified, names, old)
+            histories = {key: a.history for key, a in attributes if key not in unmodified}
+            old = {key: one.non_added() for key, one in histories.items() if one.has_changes()}
+            noted = (row, state.identity is not None, names, old)
             self._followed.innermost(state.session).flushed.setdefault((declared, state), noted)
 
     def _flushed(self, session: Session, _: object) -> None:
         """Ask about what was written, and keep what became of each row."""
         transaction = self._followed.innermost(session)
         flushed, transaction.flushed = transaction.flushed, {}
-        for (declared, state), (row, was_there, is_modified, before, old) in flushed.items():
+        for (declared, state), (row, was_there, before, old) in flushed.items():
             is_there = not state.was_deleted
-            if is_modified or not is_there:  # SQLAlchemy names what it has only looked at, too
+            if old or not (was_there and is_there):  # SQLAlchemy looks at what is as it was, too
                 after = _names(declared, row, transaction.failed) if is_there else ()
                 if was_there:  # now what both need is in memory
                     before += _names(declared, _as_loaded(state, old), None)
