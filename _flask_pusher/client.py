@@ -163,9 +163,8 @@ class Client(_Official):
             ``"batch"``.
         :raises ValueError: for a key that is missing or unknown too; else as :meth:`trigger`.
         """
-        events = batch if isinstance(batch, list) else list(batch)
         encoded = (True,) if already_encoded else ()
-        return super().trigger_batch(events, *encoded)  # type: ignore[misc]
+        return super().trigger_batch(list(batch), *encoded)  # type: ignore[misc]
 
     def send_to_user(self, user_id: str | int | UUID, event_name: str, data: Any) -> Any:
         """Publish an event to every connection on which a user is signed in.

@@ -46,9 +46,9 @@ def resource_of(request: Request) -> list[str]:
 def events_of(request: Request) -> list[dict[str, Any]]:
     """The events that a request publishes, each with its ``channels``."""
     resource = resource_of(request)
-    if request.method == POST and resource == ["batch_events"]:
+    if resource == ["batch_events"]:
         return [{**event, "channels": [event["channel"]]} for event in request.params["batch"]]
-    return [dict(request.params)] if request.method == POST and resource == ["events"] else []
+    return [dict(request.params)] if resource == ["events"] else []
 
 
 Channels = Mapping[str, "int | list[str] | tuple[str, ...]"]
@@ -79,11 +79,9 @@ def answer_of(request: Request, channels: Channels) -> dict[str, Any]:
 
 
 def _attributes(name: str, channels: Channels, info: str) -> dict[str, int]:
-    count = _count(channels, name)
-    known = {"subscription_count": count}
-    if rules.is_presence(name):
-        known["user_count"] = count
-    return {attribute: known[attribute] for attribute in info.split(",") if attribute in known}
+    of_presence = ["user_count"] if rules.is_presence(name) else []
+    known = {"subscription_count", *of_presence}.intersection(info.split(","))
+    return dict.fromkeys(known, _count(channels, name))
 
 
 def _count(channels: Channels, name: str) -> int:
