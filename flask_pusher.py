@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 from uuid import UUID
 
 from flask import Flask, has_app_context
@@ -542,14 +542,3 @@ class Pusher:
     def _sign(self, message: str) -> str:
         """Sign as Flask-Pusher 3.0 did, whose applications' tests call it."""
         return str(sign(self._binding.client.secret, message))
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name):
-            if name == "errors":
-                hint = "Errors are imported: from flask_pusher import PusherError, NoAnswer."
-            elif not name.startswith("_") and hasattr(Client, name) and name not in vars(Pusher):
-                hint = f"The client has it: pusher.client.{name}."
-            else:
-                return super().__getattribute__(name)  # raises, and what a property raised too
-            raise AttributeError(f"'Pusher' object has no attribute {name!r}. {hint}")

@@ -184,35 +184,7 @@ def test_the_types_of_every_public_name_can_be_asked_for(name: str) -> None:
     get_type_hints(public_functions()[name])
 
 
-def test_an_attribute_error_inside_of_a_property_is_the_one_that_is_seen() -> None:
-    class Own(Pusher):
-        @property
-        def region(self) -> str:
-            return self.blueprint.no_such_method()  # type: ignore[attr-defined, no-any-return]
-
-    with pytest.raises(AttributeError, match="no_such_method"):
-        _ = Own().region
-
-
 class TestMistakes:
-    @pytest.mark.parametrize(
-        ("name", "hint"),
-        [
-            ("errors", "Errors are imported: from flask_pusher import PusherError, NoAnswer."),
-            ("trigger_batch", "The client has it: pusher.client.trigger_batch."),
-            ("channels_info", "The client has it: pusher.client.channels_info."),
-            ("key", "The client has it: pusher.client.key."),
-            ("Pusher", ""),
-            ("_auths", ""),
-        ],
-    )
-    def test_a_name_that_is_elsewhere_is_told(self, pusher: Pusher, name: str, hint: str) -> None:
-        with pytest.raises(AttributeError) as raised:
-            getattr(pusher, name)
-        expected = f"'Pusher' object has no attribute {name!r}. {hint}".removesuffix(". ")
-        assert str(raised.value) == expected
-        assert not hasattr(pusher, name)
-
     @pytest.mark.parametrize("arguments", [("a-key",), ("1", "a-key"), (5,)])
     def test_credentials_as_arguments_are_told_where_they_go(
         self, arguments: tuple[Any, ...]
