@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import requests
 from flask import Flask, current_app, url_for
 from flask.cli import AppGroup
 from pusher.errors import PusherError
@@ -24,9 +26,11 @@ from _flask_pusher.routes import Binding
 from _flask_pusher.settings import NEVER, TABLE, strangers
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.transport import complete, in_words, proxies_for, status_of
+from _flask_pusher.webhooks import webhook_headers
 
 _FILE = click.Path(exists=True, dir_okay=False)
 _NO_DATA = "the socket id, so each tab is a member of its own: declare @pusher.channel_data"
+_NO_USER = "nobody signs in: declare @pusher.user_auth"
 
 COMMANDS = AppGroup()
 """Those of ``flask pusher``."""
@@ -96,24 +100,22 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
 
 def _show_declared(binding: Binding) -> None:
     handlers, models = binding.handlers, binding.models.declared.values()
-    click.echo(f"\nWho may subscribe, asked at {_url('pusher.auth')}:")
+    click.echo(f"\nWho may subscribe, asked at {_url('auth')}:")
     _show_channel_handlers(handlers.auth, "nobody: declare @pusher.auth")
     click.echo("What members see of each other:")
     _show_channel_handlers(handlers.channel_data, _NO_DATA)
     user_auth = handlers.user_auth.handler
-    click.echo(f"Who the user is, asked at {_url('pusher.user_auth')}:")
-    click.echo(
-        f"  {_named(user_auth) if user_auth else 'nobody signs in: declare @pusher.user_auth'}"
-    )
+    click.echo(f"Who the user is, asked at {_url('user_auth')}:")
+    click.echo(f"  {_named(user_auth) if user_auth else _NO_USER}")
     click.echo("Webhooks, every kind at one URL, or each group at its own:")
     every = {name: [one for _, one in declared] for name, declared in handlers.events.items()}
-    click.echo(f"  {_url('pusher.events')}")
+    click.echo(f"  {_url('events')}")
     for group, slot in handlers.groups.items():
         heard = [slot.handler] if slot.handler else []
         for name in rules.WEBHOOK_GROUPS[group]:
             heard += every.get(name, ())
         names = ", ".join(map(_named, heard)) or "(no handler)"
-        click.echo(f"  {_url(f'pusher.{group}_event')}  {names}")
+        click.echo(f"  {_url(f'{group}_event')}  {names}")
     for name in sorted(set(every).difference(rules.WEBHOOK_EVENTS)):
         click.echo(f"  {name}, which is none of Channels': {', '.join(map(_named, every[name]))}")
     if models:
@@ -138,12 +140,6 @@ def _named(handler: Any) -> str:
 
 def _probe(client: Client, url: str) -> None:
     """Post a webhook as the service does, with no events in it."""
-    import time
-
-    import requests
-
-    from _flask_pusher.webhooks import webhook_headers
-
     body = json.dumps({"time_ms": time.time_ns() // 1_000_000, "events": []})
     headers = webhook_headers(client.key, client.secret, body)
     host = ""
@@ -160,10 +156,9 @@ def _probe(client: Client, url: str) -> None:
     except (requests.RequestException, ValueError) as error:
         happened, _ = in_words(error, host, client.timeout)
         raise click.ClickException(f"{url} cannot be reached: {happened}.") from None
-    if 200 <= answer.status_code < 300:
-        click.echo(f"\n{url} takes webhooks (status {answer.status_code}).")
-        return
-    raise click.ClickException(f"{url} answers {answer.status_code}: {_meaning(answer)}.")
+    if not 200 <= answer.status_code < 300:
+        raise click.ClickException(f"{url} answers {answer.status_code}: {_meaning(answer)}.")
+    click.echo(f"\n{url} takes webhooks (status {answer.status_code}).")
 
 
 def _meaning(answer: Any) -> str:
@@ -182,8 +177,8 @@ def _meaning(answer: Any) -> str:
 
 def _url(endpoint: str) -> str:
     """The URL of a route, whose beginning an application knows if ``SERVER_NAME`` is set."""
-    server = current_app.config["SERVER_NAME"] or "YOUR-SITE"
-    return f"{current_app.config['PREFERRED_URL_SCHEME']}://{server}{url_for(endpoint)}"
+    path, config = url_for(f"pusher.{endpoint}"), current_app.config
+    return f"{config['PREFERRED_URL_SCHEME']}://{config['SERVER_NAME'] or 'YOUR-SITE'}{path}"
 
 
 # -- The others -----------------------------------------------------------------------------------
