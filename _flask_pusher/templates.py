@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask, url_for
 from jinja2 import Environment
@@ -30,12 +30,11 @@ _IDIOMORPH = (
 )
 
 
-class Templates:
+class Templates(NamedTuple):
     """The variables of one application's templates."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
-        self.client = client
-        self.settings = settings
+    client: Client
+    settings: Settings
 
     def give(self, app: Flask) -> None:
         """Put them into Jinja's globals, which macros that a template imports see, too."""
@@ -46,7 +45,6 @@ class Templates:
         }
         if "jinja_env" in vars(app):
             app.jinja_env.globals.update(variables)
-            return
         # Else it is made when a template is first asked for, of what the application has set until
         # then: making it now would settle that.
         make_environment = app.create_jinja_environment
