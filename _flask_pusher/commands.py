@@ -87,7 +87,6 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
         "port": client.port,
         "ssl": client.ssl,
         "backend": names.get(settings.backend, type(client.http).__name__),
-        "client_options": json.dumps(settings.client_options, default=repr),
     }
     for row in TABLE:
         value = known.get(row.field, getattr(settings, row.field))
@@ -95,6 +94,8 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
             value = "(not set)"
         elif row.shown == NEVER:
             value = "(set, not shown)"
+        elif row.field == "client_options":
+            value = json.dumps(value, default=repr)
         yield row.key, value or repr(value)
 
 
@@ -145,14 +146,8 @@ def _probe(client: Client, url: str) -> None:
     host = ""
     try:
         host = urlsplit(url).hostname or ""
-        answer = requests.post(
-            url,
-            body,
-            headers=headers,
-            timeout=client.timeout,
-            allow_redirects=False,
-            **proxies_for(host),
-        )
+        options = {"headers": headers, "allow_redirects": False, **proxies_for(host)}
+        answer = requests.post(url, body, timeout=client.timeout, **options)
     except (requests.RequestException, ValueError) as error:
         happened, _ = in_words(error, host, client.timeout)
         raise click.ClickException(f"{url} cannot be reached: {happened}.") from None

@@ -259,6 +259,7 @@ class TestCheck:
         output = run("check").output
         assert "PUSHER_MAX_EVENT_BYTES                None\n" in output
         assert "PUSHER_JS_URL                         ''\n" in output
+        assert "PUSHER_CLIENT_OPTIONS                 (not set)\n" in output
         assert "PUSHER_BACKEND                        log\n" in output
 
     def test_it_names_another_backend(self, app: Flask, run: Run) -> None:
