@@ -205,11 +205,10 @@ def _news_of(desk: Desk, call: Call, error: BaseException | None) -> Callable[[]
 class Delivery:
     """Events on their way, for whoever waits until they are settled: published, or told as lost."""
 
-    def __init__(self, publisher: Publisher, key: Key, left: int, timeout: float) -> None:
+    def __init__(self, publisher: Publisher, key: Key, left: int) -> None:
         self.publisher = publisher
         self.key = key
         self.left = left
-        self.timeout = timeout
         self.news: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def settle(self) -> None:
@@ -222,18 +221,15 @@ class Delivery:
         settled, a second where the service does not answer, and not where that is known."""
         last = time.monotonic()
         while self.left:
-            until = last + self.timeout + GRACE_SECONDS
-            if since := self._failing_since():
-                until = min(until, since + WAITING_SECONDS_WITHOUT_ANSWER)
+            until = last + self.key[0].timeout + GRACE_SECONDS
+            desk = self.publisher.desks.get(self.key)
+            if desk is not None and desk.failures:
+                until = min(until, desk.failing_since + WAITING_SECONDS_WITHOUT_ANSWER)
             if time.monotonic() >= until:
                 return
             with suppress(queue.Empty):
                 self.news.get(timeout=0.1)
                 last = time.monotonic()
-
-    def _failing_since(self) -> float:
-        desk = self.publisher.desks.get(self.key)
-        return desk.failing_since if desk is not None and desk.failures else 0.0
 
 
 class Publisher:
@@ -264,18 +260,16 @@ class Publisher:
             if self.is_started:
                 return True
             self.is_started = True
+            queues = [self.calls] * SENDERS + [self.chores]
+            targets: list[Callable[[], None]] = [partial(self._work, jobs) for jobs in queues]
             try:
-                for jobs in (*[self.calls] * SENDERS, self.chores):
-                    self._start_thread(partial(self._work, jobs))
-                self._start_thread(self._dispatch)
+                for target in (*targets, self._dispatch):
+                    threading.Thread(target=target, name="flask-pusher", daemon=True).start()
             except RuntimeError:
                 self.is_started = False
                 return False
             self._at_exit()
         return True
-
-    def _start_thread(self, target: Callable[[], None]) -> None:
-        threading.Thread(target=target, name="flask-pusher", daemon=True).start()
 
     def _at_exit(self) -> None:
         """A process that ends sends what waits: by its own end, by multiprocessing's, and by that
@@ -315,13 +309,14 @@ class Publisher:
     def _send(self, desk: Desk, call: Call, events: Sequence[Event]) -> None:
         self.inbox.put(partial(self._answered, desk, call, desk.post(events)))
 
-    def _tell(
-        self, desk: Desk, tell: Callable[[Any], None], told: Sequence[Any], events: list[Event]
-    ) -> None:
-        try:
-            tell(told)
-        finally:
-            self.inbox.put(partial(desk.settle, events))
+    def _tell(self, desk: Desk, tell: Callable[[], None], events: list[Event]) -> None:
+        def tell_and_settle() -> None:
+            try:
+                tell()
+            finally:
+                self.inbox.put(partial(desk.settle, events))
+
+        self.run(tell_and_settle)
 
     # -- The dispatcher --
 
@@ -350,7 +345,7 @@ class Publisher:
         for key, desk in list(self.desks.items()):
             if desk.lost:
                 lost, desk.lost = desk.lost, []
-                self.run(partial(self._tell, desk, tell_lost, lost, [event for event, _ in lost]))
+                self._tell(desk, partial(tell_lost, lost), [event for event, _ in lost])
             if desk.is_over(now):
                 del self.desks[key]
         if not any(desk.unsettled for desk in self.desks.values()):
@@ -378,10 +373,9 @@ class Publisher:
         return when
 
     def take(self, key: Key, events: Sequence[Event]) -> None:
-        client, address = key
         if key not in self.desks:
             self.is_shared |= bool(self.desks)
-            self.desks[key] = Desk(client, address, PATIENCE_SECONDS)
+            self.desks[key] = Desk(*key, PATIENCE_SECONDS)
         for event in events:
             self.desks[key].add(event)
 
@@ -394,7 +388,7 @@ class Publisher:
         if news := _news_of(desk, call, error):
             self.run(news)
         if error is None and published.receivers:
-            self.run(partial(self._tell, desk, tell_published, call.events, call.events))
+            self._tell(desk, partial(tell_published, call.events), call.events)
         elif error is None:
             desk.settle(call.events)
 
@@ -440,7 +434,7 @@ def submit(events: Sequence[Event]) -> Delivery:
     """Have the publisher publish events, all of one client, to its present address. This neither
     waits nor raises; where no thread can be started, it publishes in this one."""
     here, client = publisher(), events[0].client
-    delivery = Delivery(here, (client, client.address), len(events), client.timeout)
+    delivery = Delivery(here, (client, client.address), len(events))
     for event in events:
         event.since, event.settle = time.monotonic(), delivery.settle
     if here.start():

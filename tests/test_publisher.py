@@ -353,11 +353,15 @@ print(count())
         api: Any,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        def refuse(*_: Any) -> None:
-            raise RuntimeError("can't create new thread at interpreter shutdown")
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "flask-pusher":
+                raise RuntimeError("can't create new thread at interpreter shutdown")
+            start(thread)
 
         monkeypatch.setattr(room, "_publishers", {})
-        monkeypatch.setattr(Publisher, "_start_thread", refuse)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
         publish("a", "one")
         assert [name for _, name, _ in api.events] == ["one"]
 
