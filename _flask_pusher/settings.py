@@ -70,11 +70,6 @@ class Settings:
     def __init__(self, **fields: Any) -> None:
         vars(self).update(fields)
 
-    @property
-    def tokens(self) -> dict[str, str]:
-        """The secrets by which webhooks are accepted, by their keys."""
-        return {**self.extra_tokens, self.key: self.secret}
-
 
 # -- Readers: each takes a value that is set, and gives what it means, or raises -------------------
 
@@ -115,10 +110,10 @@ def _flag(value: Any) -> bool:
     return _FLAGS[str(value).lower()]
 
 
-def _whole_number(most: int, least: int = 1) -> Callable[[Any], int]:
+def _whole_number(most: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         number = int(_text("[0-9]{1,10}")(value))
-        if not least <= number <= most:
+        if not 1 <= number <= most:
             raise ValueError
         return number
 
@@ -126,10 +121,7 @@ def _whole_number(most: int, least: int = 1) -> Callable[[Any], int]:
 
 
 _count = _whole_number(10**9)
-
-
-def _port(value: Any) -> int | None:
-    return _whole_number(65535, least=0)(value) or None  # 0 is not set, as for Flask-Pusher 3.0
+_port = _whole_number(65535)
 
 
 def _seconds(value: Any) -> float:
@@ -183,9 +175,8 @@ def _url(value: Any) -> Mapping[str, Any]:
     parts = re.fullmatch(_URL, _text(r"\S+")(value))
     if parts is None:
         raise ValueError
-    found = {name: part for name, part in parts.groupdict().items() if part}
-    read = {"host": _host(found["host"]), "port": _port(found.get("port", 0))}
-    return {**found, **read, "secret": unquote(found["secret"])}
+    readers = {"host": _host, "port": _port, "secret": unquote}
+    return {name: readers.get(name, str)(part) for name, part in parts.groupdict().items() if part}
 
 
 def _raw_key(value: Any) -> bytes:
@@ -223,10 +214,11 @@ class Row(NamedTuple):
 _A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
 _A_LIMIT = f"{_A_NUMBER}, or None"
 _A_BACKEND = "'requests', 'log', or an adapter class or its import path, not Tornado's"
-_ITS_OPTIONS = "a dict whose 'verify' is a bool or a file that exists, or JSON of it"
+_ITS_OPTIONS = "what the backend takes, a dict or JSON; 'verify' is a bool or a file that exists"
 _SECONDS = "seconds, more than 0 and up to 10**9"
 _A_ROUTE = "a path below the prefix, such as /auth, without ? and #"
 _IS_ROUTE = _text(r"(?!\w+://)[^<>\s?#\ud800-\udfff]+")
+_A_PORT = "a whole number from 1 to 65535"
 _A_SCRIPT = "a script's https://... or a path with a slash in front; empty: the page loads its own"
 _IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
 URL = Row("PUSHER_URL", _url, {}, f"of the form {_URL_FORM}, with a port up to 65535", NEVER)
@@ -236,7 +228,7 @@ TABLE = (
     Row("PUSHER_SECRET", _text(_ANY_TEXT), None, "the app's secret", NEVER),
     Row("PUSHER_CLUSTER", _cluster, None, "a cluster's name, such as eu", CHECKED),
     Row("PUSHER_HOST", _host, None, "a host's name: no scheme, credentials or port", CHECKED),
-    Row("PUSHER_PORT", _port, None, "a whole number from 1 to 65535", ALWAYS),
+    Row("PUSHER_PORT", _port, None, _A_PORT, ALWAYS, (None, "", 0, "0")),  # 0 as in 3.0
     Row("PUSHER_PATH", _text(_PATH), "", "a path such as /channels, not /channels/", CHECKED),
     Row("PUSHER_SSL", _flag, None, "true or false", ALWAYS),
     Row("PUSHER_TIMEOUT", _seconds, 5, _SECONDS, ALWAYS),
@@ -264,8 +256,6 @@ _OF_THE_CLIENT = (
     *(*_OF_THE_APP, "cluster", "host", "port", "path", "ssl", "timeout", "backend"),
     *("max_event_bytes", "encryption_master_key", "encryption_master_key_base64"),
 )
-# Flask-Pusher 3.0 had them; the client has no push notifications any more.
-_GONE = ("PUSHER_NOTIFICATION_HOST", "PUSHER_NOTIFICATION_SSL")
 _OF_OTHER_LIBRARIES = {
     **dict.fromkeys(("PUSHER_ID", "PUSHER_APP"), "PUSHER_APP_ID"),
     **dict.fromkeys(("PUSHER_APP_KEY", "PUSHER_API_KEY"), "PUSHER_KEY"),
@@ -301,10 +291,8 @@ def read_settings(app: Flask) -> Settings:
     for key, meant in strangers(app.config).items():
         warn(f"{key} is no setting of Flask-Pusher. Is {meant} meant?")
     # Applications for Flask-Pusher 3.0 may read these, whichever way they were set.
-    for key in ("PUSHER_HOST", "PUSHER_PORT"):
-        app.config.setdefault(key, "")
-    for field in (*_OF_THE_APP, "auth"):
-        app.config.setdefault(f"PUSHER_{field.upper()}", getattr(settings, field))
+    for field in (*_OF_THE_APP, "auth", "host", "port"):
+        app.config.setdefault(f"PUSHER_{field.upper()}", getattr(settings, field) or "")
     return settings
 
 
@@ -349,11 +337,7 @@ def _missing(row: Row, config: Mapping[str, Any]) -> ValueError:
 def strangers(config: Mapping[str, Any]) -> dict[str, str]:
     """The keys that are no settings, but misspelt ones or those of other libraries, each with the
     key that is meant. All others are the application's own."""
-    unknown = [
-        key
-        for key in config
-        if isinstance(key, str) and key.startswith("PUSHER_") and key not in {*_ROWS, *_GONE}
-    ]
+    unknown = [key for key in config if str(key).startswith("PUSHER_") and key not in _ROWS]
     meant = {key: _OF_OTHER_LIBRARIES.get(key) or _nearest(key) for key in unknown}
     return {key: known for key, known in meant.items() if known}
 
@@ -393,9 +377,8 @@ def make_client(app: Flask, settings: Settings) -> Client:
         if not callable(getattr(client.http, "send_request", None)):
             raise TypeError(f"a {type(client.http).__name__} has no method send_request")
     except Exception as error:
-        key = "PUSHER_BACKEND_OPTIONS" if settings.backend_options else "PUSHER_BACKEND"
-        wanted = "what PUSHER_BACKEND takes" if settings.backend_options else _ROWS[key].wanted
-        raise ValueError(f"{key} should be {wanted}: {error}.") from error
+        row = _ROWS["PUSHER_BACKEND_OPTIONS" if settings.backend_options else "PUSHER_BACKEND"]
+        raise ValueError(f"{row.key} should be {row.wanted}: {error}.") from error
     return client
 
 

@@ -124,7 +124,7 @@ class WebhookViews:
 
     def __init__(self, app: Flask, settings: Settings, declared: handlers.Handlers) -> None:
         self.app = app
-        self.tokens = settings.tokens
+        self.tokens = {**settings.extra_tokens, settings.key: settings.secret}
         self.max_age = settings.webhook_max_age
         self.declared = declared
         for pattern, _ in chain.from_iterable(declared.events.values()):
