@@ -280,8 +280,8 @@ def read_settings(app: Flask) -> Settings:
         found[field] = found[field] or url.get(field)
         if found[field] is None:
             raise _missing(_ROWS[f"PUSHER_{field.upper()}"], config)
-    if found["host"] is None and not (found["cluster"] and hosted_cluster(url.get("host", ""))):
-        found["host"] = url.get("host")
+    if not found["cluster"] or hosted_cluster(url.get("host", "")) is None:
+        found["host"] = found["host"] or url.get("host")
     if found["ssl"] is None:  # before the URL's port: `https://...:80` says what it speaks
         found["ssl"] = found["port"] != 80 and url.get("scheme") != "http"
     found["port"] = found["port"] or url.get("port")

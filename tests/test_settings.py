@@ -493,6 +493,11 @@ class TestUrl:
         url = "https://a-key:a-secret@api-eu.pusher.com/apps/7"
         assert getattr(bare(PUSHER_URL=url, **{key: value}), attribute) == expected
 
+    def test_a_cluster_wins_over_the_services_first_host_too(self, bare: ClientOf) -> None:
+        url = "https://a-key:a-secret@api.pusherapp.com/apps/7"
+        assert bare(PUSHER_URL=url).host == "api.pusherapp.com"
+        assert bare(PUSHER_URL=url, PUSHER_CLUSTER="eu").host == "api-eu.pusher.com"
+
     def test_a_cluster_for_pusher_js_leaves_a_server_of_ones_own(self, bare: ClientOf) -> None:
         url = "http://a-key:a-secret@127.0.0.1:6001/apps/7"
         client = bare(PUSHER_URL=url, PUSHER_CLUSTER="mt1", PUSHER_PORT=6002)
