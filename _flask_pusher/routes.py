@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,7 +153,7 @@ def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[..., Response]:
 
 def _expect_our_answer(response: Response) -> Response:
     """Refuse where this is another's success, and say so."""
-    is_for_page = _IS_FOR_PAGE.get(request.endpoint or "")
+    is_for_page = _IS_FOR_PAGE.get(_endpoint())
     if is_for_page is None or request.method == "OPTIONS":
         return response
     environ, status = request.environ, response.status_code
@@ -176,6 +177,15 @@ def _expect_our_answer(response: Response) -> Response:
     elif status < 300:
         _replace(response, 503, f"This webhook was not delivered: {happened}.")
     return response
+
+
+def _endpoint() -> str:
+    """Of the route that is asked. Where a session cannot be opened, Flask has not matched any."""
+    if request.url_rule is None and request.routing_exception is None:
+        adapter: Any = current_app.create_url_adapter(request)
+        with suppress(Exception):  # there is none at this address, or matching it is what failed
+            return str(adapter.match()[0])
+    return request.endpoint or ""
 
 
 def _replace(response: Response, status: int, text: str) -> None:

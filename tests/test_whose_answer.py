@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, abort, make_response, redirect, request, send_file
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from werkzeug.exceptions import Unauthorized
 
@@ -130,6 +131,27 @@ def test_no_other_answer_is_an_authorisation(
     assert told.startswith(f"Refused at {path}: ")
     assert said in told
     assert "secret" not in told
+
+
+class NoSessions(SecureCookieSessionInterface):
+    """As where sessions are kept, and that is down."""
+
+    def open_session(self, app: Flask, request: Any) -> Any:
+        raise ConnectionError
+
+
+def test_nor_is_a_page_for_a_session_that_cannot_be_opened(
+    app: Flask, told: list[str], browser: FlaskClient, post_webhook: PostWebhook
+) -> None:
+    app.session_interface = NoSessions()
+    app.register_error_handler(500, login_page)
+    for path in PAGES:
+        answer = ask(browser, path)
+        assert (answer.status_code, answer.text) == (403, "This user may not do that.")
+    assert post_webhook("/pusher/events/presence", BODY).status_code == 503
+    assert told == []
+    for path in ("/", "/pusher/page.js"):
+        assert browser.get(path).text == LOGIN
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])
