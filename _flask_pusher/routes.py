@@ -88,16 +88,12 @@ def refuse_collisions(app: Flask) -> None:
 
     :raises RuntimeError: if something is.
     """
-    if "flask_pusher" in app.extensions:
-        raise RuntimeError(
-            f"The application {app.name!r} has a Pusher already. Make one Pusher, call its"
-            " init_app(app) once for each application, and import it where it is needed."
-        )
     if "pusher" in app.extensions:
         kind = type(app.extensions["pusher"]).__name__
         raise RuntimeError(
-            f"app.extensions['pusher'] of {app.name!r} holds an object of type {kind} already. The"
-            " client belongs there: keep it under another name."
+            f"app.extensions['pusher'] of {app.name!r} holds an object of type {kind} already. Make"
+            " one Pusher, and call its init_app(app) once for each application; keep a client of"
+            " your own under another name."
         )
 
 
