@@ -164,6 +164,15 @@ class TestWhatIsBelieved:
         assert told == []
         assert "Refused a webhook at /pusher/events" in caplog.text
 
+    def test_one_that_is_too_long_is_413_and_told(
+        self, make_app: MakeApp, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        pusher = Pusher()
+        pusher.webhooks.presence(lambda: None)
+        browser = make_app(pusher, MAX_CONTENT_LENGTH=100).test_client()
+        assert browser.post("/pusher/events", data=b"x" * 101).status_code == 413
+        assert "Refused a webhook at /pusher/events: its body cannot be read, or is" in caplog.text
+
     @pytest.mark.parametrize("group", GROUPS)
     def test_a_single_event_is_none(
         self, told: list[Any], post_webhook: PostWebhook, group: str
