@@ -214,7 +214,7 @@ class ChannelHandlers:
         self.decorator = decorator
         self.beginnings = beginnings
         self.bare = Slot(decorator, _CHANNEL, keeps_the_first=False)
-        self.patterns: dict[str, tuple[Pattern, Handler]] = {}
+        self.patterns: dict[tuple[str, ...], tuple[Pattern, Handler]] = {}
         """Each shape's pattern and handler. Replaced, and never changed."""
 
     @property
@@ -247,9 +247,15 @@ class Pattern:
     def __init__(self, text: str, declaration: str, beginnings: tuple[str, ...] = ("",)) -> None:
         self.text = text
         self.declaration = declaration
-        self.variables = list(re.finditer(_VARIABLE, text))
-        self.names = [variable["name"] for variable in self.variables]
-        shortest = re.sub(_VARIABLE, "x", text)
+        # In turn: text, and of the variable behind it the converter, its arguments and the name.
+        parts = re.split(_VARIABLE, text)
+        self.literals, kinds, arguments, self.names = (parts[start::4] for start in range(4))
+        self.kinds = [kind or "default" for kind in kinds]
+        self.arguments = [one or "" for one in arguments]
+        alike = ["default" if kind in _TEXT else kind for kind in self.kinds]
+        self.shape = (*self.literals, *alike, *self.arguments)
+        """All but the variables' names: one shape matches the same channels."""
+        shortest = "x".join(self.literals)
         fault = ""
         if not text.startswith(beginnings):
             start = " or ".join(beginnings)
@@ -262,16 +268,6 @@ class Pattern:
             raise ValueError(f"{declaration} {fault}.")
         with suppress(LookupError):  # for an application's own converter, which init_app looks for
             self.compile(routing.Map())
-
-    @property
-    def shape(self) -> str:
-        """The text without the variables' names: one shape matches the same channels."""
-
-        def without_name(variable: re.Match[str]) -> str:
-            is_text = variable["converter"] in (None, *_TEXT)
-            return f"<{'' if is_text else variable['converter']}({variable['arguments'] or ''})>"
-
-        return re.sub(_VARIABLE, without_name, self.text)
 
     def compile(self, url_map: routing.Map) -> Compiled:
         """What it matches, with the converters of an application.
@@ -299,22 +295,18 @@ class Compiled:
 
     def __init__(self, pattern: Pattern, url_map: routing.Map) -> None:
         self.converters: dict[str, routing.BaseConverter] = {}
-        text, widths = pattern.text, []
-        pieces: list[tuple[str, str]] = []  # each variable's name, and the literal text behind it
-        ends = [variable.start() for variable in pattern.variables[1:]] + [len(text)]
-        for variable, end in zip(pattern.variables, ends):
-            kind = variable["converter"] or "default"
-            arguments, options = routing.parse_converter_args(variable["arguments"] or "")
-            converter = url_map.converters[kind](url_map, *arguments, **options)
-            self.converters[variable["name"]] = converter
-            kind = _LENGTH if kind in _TEXT and variable["arguments"] else kind
+        widths = []
+        for kind, arguments, name in zip(pattern.kinds, pattern.arguments, pattern.names):
+            given, options = routing.parse_converter_args(arguments)
+            converter = url_map.converters[kind](url_map, *given, **options)
+            self.converters[name] = converter
+            kind = _LENGTH if kind in _TEXT and arguments else kind
             widths.append(_WIDTHS.get(kind, converter.weight))
-            pieces.append((variable["name"], text[variable.end() : end]))
-        self.beginning = text.partition("<")[0]
+        self.beginning, *behind = pattern.literals
+        pieces = list(zip(pattern.names, behind))
         expression = re.escape(self.beginning) + _expression(pieces, self.converters)
         self.fullmatch = re.compile(expression).fullmatch
-        literal = len(re.sub(_VARIABLE, "", text))
-        self.rank = (-literal, widths, pattern.shape)
+        self.rank = (-len("".join(pattern.literals)), widths, pattern.shape)
         """Sorts before the patterns of the same beginning that are less specific."""
 
     def match(self, channel: str) -> dict[str, Any] | None:
