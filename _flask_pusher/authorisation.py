@@ -41,8 +41,8 @@ from _flask_pusher.settings import Settings
 
 FORBIDDEN = "This user may not do that."
 _A_DICT = "a dict, or None"
+_USER_INFO = "a 'user_info' that is a dict"
 _LAZY = ("__iter__", "__aiter__", "__getitem__", "__get__", "add_done_callback")
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 # The keys of what is answered are the protocol's, and no JSON provider's to change.
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -55,8 +55,7 @@ class Authorisation:
         self.client = client
         self.max_channels = settings.auth_max_channels
         self.declared = declared
-        both = (declared.auth, declared.channel_data)
-        self._matchers = {one: Matcher(one, app) for one in both}
+        self._matchers = {one: Matcher(one, app) for one in (declared.auth, declared.channel_data)}
 
     # -- Channels --
 
@@ -130,12 +129,11 @@ class Authorisation:
         if given is None:
             return None
         user_id, user_info = given.pop("user_id", None), given.pop("user_info", None)
-        if user_id is None:
-            user_id = socket_id
-            if "id" in given:
-                _warn(handler, "an 'id' and no 'user_id', so that each tab is a member of its own")
+        if user_id is None and "id" in given:
+            _warn(handler, "an 'id' and no 'user_id', so that each tab is a member of its own")
+        user_id = socket_id if user_id is None else user_id
         user_id = _expect_id(user_id, "'user_id'", handler, _is_member_id)
-        user_info = given if user_info is None else _expect_user_info(user_info, handler)
+        user_info = given if user_info is None else _expect_dict(user_info, _USER_INFO, handler)
         return {"user_id": user_id, **given, "user_info": user_info}
 
     # -- Users --
@@ -152,20 +150,18 @@ class Authorisation:
         user = self._data(found, socket_id)
         if not user:
             _forbid(f"{name_of(handler)}() returned {user!r}, so there is no user.")
-        user["id"] = _expect_id(user.get("id"), "'id'", handler, rules.is_user_id)
+        user["id"] = _expect_id(user.get("id"), "'id'", handler)
         user_info, watchlist = user.pop("user_info", None), user.pop("watchlist", None)
         if user_info is not None:
-            user["user_info"] = _expect_user_info(user_info, handler)
+            user["user_info"] = _expect_dict(user_info, _USER_INFO, handler)
         if watchlist is not None:
             is_list = isinstance(watchlist, (list, tuple, set, frozenset))
             _expect(is_list, watchlist, "a 'watchlist' that is a list of ids", handler)
-            user["watchlist"] = [
-                _expect_id(one, "each id of 'watchlist'", handler, rules.is_user_id)
-                for one in watchlist
-            ]
-            count, most = len(watchlist), rules.USERS_PER_WATCHLIST
-            if count > most:
-                _warn(handler, f"a 'watchlist' of {count} ids; the first {most} are watched")
+            ids = [_expect_id(one, "each id of 'watchlist'", handler) for one in watchlist]
+            most = rules.USERS_PER_WATCHLIST
+            if len(ids) > most:
+                _warn(handler, f"a 'watchlist' of {len(ids)} ids; the first {most} are watched")
+            user["watchlist"] = ids
         return self._answer(self.client.authenticate_user(socket_id, user))
 
     # -- Handlers --
@@ -173,10 +169,7 @@ class Authorisation:
     def _data(self, found: Found, *arguments: str) -> dict[str, Any] | None:
         """A copy of the data that a handler gives; None where it gives none."""
         returned = self._ask(found, _A_DICT, *arguments)
-        if returned is None:
-            return None
-        _expect(_is_mapping(returned), returned, _A_DICT, found.handler)
-        return dict(returned)
+        return None if returned is None else _expect_dict(returned, _A_DICT, found.handler)
 
     def _ask(self, found: Found, wanted: str, *arguments: str) -> Any:
         """What a handler returned, unless that refuses, by the table above."""
@@ -252,7 +245,7 @@ def _is_member_id(value: Any) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= rules.USER_ID_LENGTH
 
 
-def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
+def _expect_id(value: Any, place: str, handler: Handler, is_id: Any = rules.is_user_id) -> str:
     text = text_id(value)
     if not is_id(text):
         raise ValueError(
@@ -263,8 +256,8 @@ def _expect_id(value: Any, place: str, handler: Handler, is_id: Any) -> str:
     return str(text)
 
 
-def _expect_user_info(value: Any, handler: Handler) -> dict[str, Any]:
-    _expect(_is_mapping(value), value, "a 'user_info' that is a dict", handler)
+def _expect_dict(value: Any, wanted: str, handler: Handler) -> dict[str, Any]:
+    _expect(_is_mapping(value), value, wanted, handler)
     return dict(value)
 
 
@@ -284,12 +277,10 @@ def socket_id_of_request() -> str | None:
         return header
     value = None
     with suppress(RequestEntityTooLarge, OSError):  # as the view is told when it reads the body
-        if request.mimetype == _FORMS[0]:
+        if request.mimetype == "application/x-www-form-urlencoded":
             request.get_data()  # kept, so that the view can still read it
-        if request.mimetype in _FORMS:
-            value = request.form.get("socket_id")
-        elif request.is_json:
-            value = (posted_object() or {}).get("socket_id")
+        fields = (posted_object() or {}) if request.is_json else request.form
+        value = fields.get("socket_id")
     return value if rules.is_socket_id(value) else None
 
 
@@ -299,11 +290,8 @@ def _posted() -> tuple[Mapping[str, Any], str]:
     # A plain dict, because a batch asks it for each of its channels.
     try:
         fields = request.form.to_dict() or posted_object()
-    except OSError:  # its chunks are none, or it stopped coming
-        _reject(400, "The body cannot be read.")
-    except HTTPException as refusal:  # it is too long
-        _log(f"{refusal.description}")
-        raise
+    except (OSError, HTTPException) as error:  # broken chunks, no more of it, too much
+        _reject(getattr(error, "code", 400), "The body cannot be read, or is too long.")
     if fields is None:
         kind = request.mimetype or "not given"
         _reject(400, f"The body should be a form or a JSON object. Its type is {kind!r:.100}.")

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import count
@@ -74,7 +74,6 @@ _TEXT = ("default", "string")
 _LENGTH = "string of a length"
 _WIDTHS = {"any": 10, "uuid": 20, "int": 50, "float": 60, _LENGTH: 90, "path": 200}
 _WIDTHS.update(dict.fromkeys(_TEXT, 110))
-_UNFINISHED = (inspect.isawaitable, inspect.isgenerator, inspect.isasyncgen)
 _CHANNEL = ("channel_name", "socket_id")
 IN_3_0 = ("channel_existence", "presence", "client")
 
@@ -177,7 +176,7 @@ def finished(returned: Any, handler: Handler) -> Any:
 
     :raises TypeError: for a coroutine or a generator.
     """
-    if any(is_one(returned) for is_one in _UNFINISHED):
+    if isinstance(returned, (Awaitable, Generator, AsyncGenerator)):
         raise TypeError(
             f"{name_of(handler)}() returned a {type(returned).__name__}, and has not run. Is there"
             " a 'yield' in it, or a decorator around it that does not await it?"
