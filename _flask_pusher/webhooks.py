@@ -134,7 +134,7 @@ class WebhookViews:
 
     def answer(self, group: str | None = None) -> ResponseReturnValue:
         """The view of a group's route; None: of the one for all."""
-        if not self._serves(group):
+        if not (self.declared.events or self._of_groups(group)):
             self.app.logger.debug("No handler is declared for webhooks at %s.", request.path)
             abort(404, "This application handles no webhooks here.")
         events = self._verified_events(group)
@@ -148,20 +148,19 @@ class WebhookViews:
                 abort(answer)
         return "OK"
 
-    def _serves(self, group: str | None) -> bool:
-        groups = self.declared.groups.items()
-        slots = (slot for name, slot in groups if group in (None, name))
-        return bool(self.declared.events) or any(slot.handler for slot in slots)
+    def _of_groups(self, group: str | None) -> dict[str, handlers.Handler]:
+        """The handlers of the groups that a route is for, by their groups' names."""
+        slots = self.declared.groups.items()
+        return {name: one.handler for name, one in slots if one.handler and group in (None, name)}
 
     def _calls(
         self, group: str | None, events: list[dict[str, Any]]
     ) -> Iterator[tuple[handlers.Handler, tuple[dict[str, Any], ...], dict[str, Any]]]:
         """What is to be called for a webhook on the route of a group, or on the one of all."""
         names = {event["name"] for event in events}
-        for candidate, slot in self.declared.groups.items():
-            is_met = names.intersection(rules.WEBHOOK_GROUPS[candidate])
-            if slot.handler and (is_met if group is None else candidate == group):
-                yield slot.handler, (), {}
+        for name, handler in self._of_groups(group).items():
+            if group or names.intersection(rules.WEBHOOK_GROUPS[name]):
+                yield handler, (), {}
         for event in events:
             for pattern, handler in self.declared.events.get(event["name"], ()):
                 variables = self._variables(pattern, event)
