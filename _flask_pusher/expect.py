@@ -41,10 +41,7 @@ def channel(name: Any) -> str:
             f"A channel's name has {rules.NAME}; this is {found[: rules.NAME_LENGTH]!r}."
         )
     if not found.startswith(_KINDS) and found.lower().startswith(_KINDS):
-        warn(
-            f"{found!r} is a public channel: capitals count, so it is not of the kind that"
-            f" {found.lower()!r} is."
-        )
+        warn(f"{found!r} is a public channel: capitals count. Is {found.lower()!r} meant?")
     return found
 
 

@@ -66,15 +66,13 @@ WEBHOOK_GROUPS = {
 """The events that a service tells by webhooks, by the group that they are switched on in."""
 WEBHOOK_EVENTS = tuple(name for names in WEBHOOK_GROUPS.values() for name in names)
 
-_is_app_id = re.compile(APP_ID).fullmatch
 _is_name = re.compile(rf"[A-Za-z0-9_\-=@,.;]{{1,{NAME_LENGTH}}}").fullmatch
-_is_socket_id = re.compile(
-    rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}\.[0-9]{{1,{SOCKET_ID_DIGITS}}}"
-).fullmatch
+_DIGITS = rf"[0-9]{{1,{SOCKET_ID_DIGITS}}}"
+_is_socket_id = re.compile(rf"{_DIGITS}\.{_DIGITS}").fullmatch
 
 
 def is_app_id(value: Any) -> bool:
-    return isinstance(value, str) and bool(_is_app_id(value))
+    return isinstance(value, str) and bool(re.fullmatch(APP_ID, value))
 
 
 def is_channel_name(value: Any) -> bool:

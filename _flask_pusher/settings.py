@@ -36,8 +36,6 @@ _FLAGS = {
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
 _HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com\.?"
-_LONGEST = 10**9
-"""Seconds, which sockets and clocks can count."""
 
 
 class Settings:
@@ -126,7 +124,7 @@ _port = _whole_number(65535)
 
 def _seconds(value: Any) -> float:
     number = value if isinstance(value, int) else float(value)
-    if isinstance(value, bool) or not 0 < number <= _LONGEST:
+    if isinstance(value, bool) or not 0 < number <= 10**9:  # which sockets and clocks can count
         raise ValueError
     return number
 

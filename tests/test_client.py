@@ -377,7 +377,7 @@ def test_a_public_channel_that_looks_like_another_kind_is_warned_about(
 ) -> None:
     with pytest.warns(UserWarning, match=f"'{name}' is a public channel: capitals count") as told:
         client.trigger(name, "flash", {})
-    assert f"of the kind that '{name.lower()}' is" in str(told[0].message)
+    assert f"Is '{name.lower()}' meant?" in str(told[0].message)
     assert len(api.calls) == 1
 
 
