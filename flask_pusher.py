@@ -166,7 +166,7 @@ class Pusher:
         give_commands(app)
         app.extensions["pusher"] = client
         app.extensions["flask_pusher"] = binding
-        self._handlers.serve()
+        self._handlers.is_served = True
 
     @property
     def client(self) -> Client:

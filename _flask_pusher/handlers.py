@@ -82,23 +82,18 @@ class Handlers:
     """What one extension was given: all its applications have it in common."""
 
     def __init__(self) -> None:
-        self.auth = ChannelHandlers("@pusher.auth", rules.AUTHORISED)
-        self.channel_data = ChannelHandlers("@pusher.channel_data", (rules.PRESENCE,))
-        self.user_auth = Slot("@pusher.user_auth", ("socket_id",), keeps_the_first=True)
-        self.hand_over = Slot("@pusher.hand_over", ("calls",), keeps_the_first=True)
+        self.is_served = False
+        """Whether an application is given them: a handler that is replaced now was in use."""
+        self.auth = ChannelHandlers(self, "@pusher.auth", rules.AUTHORISED)
+        self.channel_data = ChannelHandlers(self, "@pusher.channel_data", (rules.PRESENCE,))
+        self.user_auth = Slot(self, "@pusher.user_auth", ("socket_id",), keeps_the_first=True)
+        self.hand_over = Slot(self, "@pusher.hand_over", ("calls",), keeps_the_first=True)
         self.groups = {
-            group: Slot(f"@pusher.webhooks.{group}", (), keeps_the_first=group not in IN_3_0)
+            group: Slot(self, f"@pusher.webhooks.{group}", (), keeps_the_first=group not in IN_3_0)
             for group in rules.WEBHOOK_GROUPS
         }
         self.events: dict[str, tuple[tuple[Pattern | None, Handler], ...]] = {}
         """Those of each webhook event, in order, with the channels that they are for."""
-        self.is_served = False
-
-    def serve(self) -> None:
-        """An application is given them: from now on a handler that is replaced was in use."""
-        self.is_served = True
-        for slot in (self.auth.bare, self.channel_data.bare, *self.groups.values()):
-            slot.is_served = True
 
     def declare_event(self, name: str, pattern: Pattern | None, handler: Handler) -> None:
         declared = self.events.get(name, ())
@@ -117,11 +112,13 @@ class Handlers:
 class Slot:
     """The place of one handler, which is called with these arguments."""
 
-    def __init__(self, decorator: str, arguments: tuple[str, ...], keeps_the_first: bool) -> None:
+    def __init__(
+        self, of: Handlers, decorator: str, arguments: tuple[str, ...], keeps_the_first: bool
+    ) -> None:
+        self.of = of
         self.decorator = decorator
         self.arguments = arguments
         self.keeps_the_first = keeps_the_first
-        self.is_served = False
         self.handler: Handler | None = None
 
     def declare(self, handler: H) -> H:
@@ -129,7 +126,7 @@ class Slot:
         if self.handler is not None and self.handler is not handler:
             if self.keeps_the_first:
                 raise declared_twice(self.decorator)
-            if self.is_served:
+            if self.of.is_served:
                 warn(
                     f"{self.decorator} is declared again when an application is served already."
                     " The new handler answers for every application of this Pusher."
@@ -209,10 +206,10 @@ def declared_twice(decorator: str) -> ValueError:
 class ChannelHandlers:
     """The handlers that one decorator was given: one without a pattern, and one for each."""
 
-    def __init__(self, decorator: str, beginnings: tuple[str, ...]) -> None:
+    def __init__(self, of: Handlers, decorator: str, beginnings: tuple[str, ...]) -> None:
         self.decorator = decorator
         self.beginnings = beginnings
-        self.bare = Slot(decorator, _CHANNEL, keeps_the_first=False)
+        self.bare = Slot(of, decorator, _CHANNEL, keeps_the_first=False)
         self.patterns: dict[tuple[str, ...], tuple[Pattern, Handler]] = {}
         """Each shape's pattern and handler. Replaced, and never changed."""
 
@@ -393,12 +390,10 @@ class Matcher:
         self.patterns = declared.patterns
         self.bare = declared.bare.handler
         self.by_beginning: dict[str, list[tuple[Compiled, Handler, Handler]]] = {}
-        for pattern, handler in self.patterns.values():
-            compiled = pattern.compile(app.url_map)
+        known = [(pattern.compile(app.url_map), one) for pattern, one in self.patterns.values()]
+        for compiled, handler in sorted(known, key=lambda one: one[0].rank):
             alike = self.by_beginning.setdefault(compiled.beginning, [])
             alike.append((compiled, handler, app.ensure_sync(handler)))
-        for alike in self.by_beginning.values():
-            alike.sort(key=lambda one: one[0].rank)
         self.lengths = sorted(set(map(len, self.by_beginning)), reverse=True)
         self.of_the_rest = Found(self.bare, app.ensure_sync(self.bare), {}) if self.bare else None
 
