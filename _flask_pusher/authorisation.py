@@ -129,8 +129,6 @@ class Authorisation:
         if given is None:
             return None
         user_id, user_info = given.pop("user_id", None), given.pop("user_info", None)
-        if user_id is None and "id" in given:
-            _warn(handler, "an 'id' and no 'user_id', so that each tab is a member of its own")
         user_id = socket_id if user_id is None else user_id
         user_id = _expect_id(user_id, "'user_id'", handler, _is_member_id)
         user_info = given if user_info is None else _expect_dict(user_info, _USER_INFO, handler)

@@ -69,10 +69,8 @@ def text_id(value: Any) -> Any:
         return text(value, "An id")
     if isinstance(value, int) and not isinstance(value, bool):
         return int.__repr__(value)  # of an enumeration's member its value, as of text
-    if isinstance(value, UUID):
-        return str(value)
     is_finite = isinstance(value, Number) and re.search("[0-9]", str(value))
-    return str(value) if is_finite else value
+    return str(value) if is_finite or isinstance(value, UUID) else value
 
 
 def event_name(name: Any) -> str:

@@ -211,30 +211,6 @@ class TestPresenceChannels:
         with pytest.raises(ValueError, match="is not JSON"):
             post(channel_name="presence-room")
 
-    @pytest.mark.parametrize(
-        ("returned", "warned"),
-        [
-            ({"id": 7}, 1),
-            ({"id": 7, "user_id": None}, 1),
-            ({"id": 7, "user_id": 7}, 0),
-            ({"name": "Ana"}, 0),
-        ],
-    )
-    def test_an_id_where_a_user_id_is_meant_is_warned_about(
-        self,
-        friendly: Pusher,
-        post: Post,
-        caplog: pytest.LogCaptureFixture,
-        returned: Any,
-        warned: int,
-    ) -> None:
-        @friendly.channel_data
-        def member(channel_name: str, socket_id: str) -> Any:
-            return returned
-
-        assert post(channel_name="presence-room").status_code == 200
-        assert caplog.text.count("member() returned an 'id' and no 'user_id'") == warned
-
     def test_data_that_is_a_mapping_but_no_dict_will_do(
         self, friendly: Pusher, post: Post, sign: Sign
     ) -> None:
