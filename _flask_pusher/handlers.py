@@ -251,17 +251,13 @@ class Pattern:
         alike = ["default" if kind in _TEXT else kind for kind in self.kinds]
         self.shape = (*self.literals, *alike, *self.arguments)
         """All but the variables' names: one shape matches the same channels."""
-        shortest = "x".join(self.literals)
-        fault = ""
+        wanted = ""
         if not text.startswith(beginnings):
-            start = " or ".join(beginnings)
-            fault = f"can match no channel that is asked about. Start the pattern with {start}"
-        elif "<" in shortest or ">" in shortest:
-            fault = "is malformed: a variable is <name> or <converter:name>"
-        elif not rules.is_channel_name(shortest):
-            fault = f"can match no channel. A name has {rules.NAME}"
-        if fault:
-            raise ValueError(f"{declaration} {fault}.")
+            wanted = f"Start the pattern with {' or '.join(beginnings)}"
+        elif not rules.is_channel_name("x".join(self.literals)):
+            wanted = f"A name has {rules.NAME}, a variable is <name> or <converter:name>"
+        if wanted:
+            raise ValueError(f"{declaration} can match no channel here. {wanted}.")
         with suppress(LookupError):  # for an application's own converter, which init_app looks for
             self.compile(routing.Map())
 
