@@ -28,7 +28,6 @@ from typing import Any, NoReturn
 
 from flask import Flask, abort, current_app, request, url_for
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
-from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
 from _flask_pusher import handlers, rules
@@ -179,8 +178,7 @@ class Authorisation:
             if is_refusal(returned):
                 _log(f"{name}() aborted with status {returned.status_code}.")
                 raise
-        while isinstance(returned, LocalProxy):
-            returned = returned._get_current_object()
+        returned = handlers.object_of(returned)
         if returned is True or (wanted is _A_DICT and (returned is None or _is_mapping(returned))):
             return returned
         if not returned:

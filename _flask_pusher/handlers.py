@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
 from flask import Flask
 from werkzeug import routing
 from werkzeug.exceptions import HTTPException
+from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Response
 
 from _flask_pusher import rules
@@ -167,12 +168,20 @@ def name_of(handler: Handler) -> str:
     return getattr(handler, "__qualname__", None) or type(handler).__qualname__
 
 
+def object_of(value: Any) -> Any:
+    """The object itself, where it may be a proxy of it, as ``current_app`` is."""
+    while isinstance(value, LocalProxy):
+        value = value._get_current_object()
+    return value
+
+
 def finished(returned: Any, handler: Handler) -> Any:
     """What a handler returned. To a decorator that knows no coroutines, the call of a coroutine
     function is something true, and has run nothing yet.
 
     :raises TypeError: for a coroutine or a generator.
     """
+    returned = object_of(returned)
     if isinstance(returned, (Awaitable, Generator, AsyncGenerator)):
         raise TypeError(
             f"{name_of(handler)}() returned a {type(returned).__name__}, and has not run. Is there"

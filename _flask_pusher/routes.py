@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from flask.blueprints import BlueprintSetupState
-from werkzeug.local import LocalProxy
 
 from _flask_pusher import page, rules
 from _flask_pusher.authorisation import FORBIDDEN, Authorisation
 from _flask_pusher.client import Client
-from _flask_pusher.handlers import Handlers
+from _flask_pusher.handlers import Handlers, object_of
 from _flask_pusher.models import Models
 from _flask_pusher.outbox import Outboxes
 from _flask_pusher.settings import Settings
@@ -62,8 +61,7 @@ def expect_application(app: Any) -> Flask:
 
     :raises TypeError: for what is no application.
     """
-    while isinstance(app, LocalProxy):
-        app = app._get_current_object()
+    app = object_of(app)
     if not isinstance(app, Flask):
         raise TypeError(
             "Pusher() takes the application, Pusher(app), and settings are keys of app.config, such"

@@ -15,6 +15,7 @@ from flask import Flask, Response, abort, request
 from flask.json.provider import DefaultJSONProvider
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.local import LocalProxy
 
 from flask_pusher import Pusher
 
@@ -458,7 +459,11 @@ class TestWhoIsTold:
         assert told == [body["events"], body["events"][0]]
 
     @pytest.mark.parametrize(
-        "returned", [None, False, "no", {"status": 500}, ("yes", 200), Response("yes"), (7, 500)]
+        "returned",
+        [
+            *(None, False, "no", {"status": 500}, ("yes", 200), Response("yes"), (7, 500)),
+            LocalProxy(lambda: None),
+        ],
     )
     def test_what_a_handler_returns_is_no_matter_unless_it_refuses(
         self, pusher: Pusher, post_webhook: PostWebhook, returned: Any
@@ -475,6 +480,7 @@ class TestWhoIsTold:
             (Response("no", 400), 400),
             (({"a": 1}, 409, {"X-Reason": "none"}), 409),
             (ServiceUnavailable(), 503),
+            (LocalProxy(lambda: ("later", 503)), 503),
         ],
     )
     def test_a_handler_that_returns_a_refusal_makes_channels_send_again(
