@@ -135,10 +135,7 @@ def _or_none(reader: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    found = json.loads(value) if isinstance(value, str) else value
-    if not isinstance(found, Mapping):
-        raise ValueError  # noqa: TRY004 - as all that a setting cannot be
-    return found
+    return {**(json.loads(value) if isinstance(value, str) else value)}
 
 
 def _tokens(value: Any) -> Mapping[str, str]:
