@@ -139,8 +139,8 @@ class Pusher:
             setting and what it should be, and shows what it held where that is no secret.
         :raises TypeError: for what is no Flask application.
         :raises LookupError: for a pattern's converter that the application does not have.
-        :raises RuntimeError: where the application has a ``Pusher``, a client in
-            ``extensions["pusher"]`` or a blueprint named ``pusher`` already.
+        :raises RuntimeError: where the application has a ``Pusher`` or a client in
+            ``extensions["pusher"]`` already; a blueprint named ``pusher`` is a ``ValueError``.
         """
         app = routes.expect_application(app)
         if not hasattr(app, "extensions"):  # an application for Flask-Pusher 3.0 may delete it
