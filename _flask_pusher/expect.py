@@ -37,9 +37,7 @@ def channel(name: Any) -> str:
     """
     found = text(name, "A channel's name")
     if not rules.is_channel_name(found) and not rules.is_user_channel(found):
-        raise ValueError(
-            f"A channel's name has {rules.NAME}; this is {found[: rules.NAME_LENGTH]!r}."
-        )
+        raise ValueError(f"A channel's name has {rules.NAME}; this is {found!r:.200}.")
     if not found.startswith(_KINDS) and found.lower().startswith(_KINDS):
         warn(f"{found!r} is a public channel: capitals count. Is {found.lower()!r} meant?")
     return found
