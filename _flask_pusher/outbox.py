@@ -193,11 +193,10 @@ class Outboxes:
         kind = "request" if has_request_context() else "application context"
         if self.key + kind not in g:
             setattr(g, self.key + kind, Outbox(self, kind))
+            request_finished.connect(self._finish, self.app)
+            # An application context around the request has the same g, and goes on.
+            request_tearing_down.connect(self._end_request, self.app)
             appcontext_tearing_down.connect(self._end_context, self.app)
-            if kind == "request":
-                request_finished.connect(self._finish, self.app)
-                # An application context around the request has the same g, and goes on.
-                request_tearing_down.connect(self._end_request, self.app)
         yield g.get(self.key + kind)
 
     def _finish(self, _app: Flask, response: Response, **_extra: Any) -> None:

@@ -137,9 +137,8 @@ class Backend(RequestsBackend):  # type: ignore[misc]
     """The options, which are those of ``requests``; what else that has is the client's."""
 
     def __init__(self, client: Any, **options: Any) -> None:
-        for name in options:
-            if name not in self.takes:
-                raise TypeError(f"{name!r} is none of {', '.join(self.takes)}")
+        if unknown := sorted(set(options).difference(self.takes)):
+            raise TypeError(f"{unknown[0]!r} is none of {', '.join(self.takes)}")
         self.client = client
         self.options = options
         self._kept: dict[tuple[int, str], _Kept] = {}
