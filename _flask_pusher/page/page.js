@@ -23,7 +23,7 @@
   const link = (href) => Object.assign(document.createElement("a"), { href });
   const isHere = (url) => link(url).origin === location.origin;
 
-  // In 50 ms htmx has processed it.
+  // 50 ms, for htmx.
   const soon = (place, delay) => (place.timer ??= setTimeout(stale, delay || 50, place));
   const tell = ({ element }, name, detail) => element.dispatchEvent(new CustomEvent(name, { detail }));
   const pause = (tries) => Math.min(60, 2 ** tries) * 500 * (1 + Math.random());
@@ -38,7 +38,7 @@
     write(element.dataset, "pusherState", isRefused || channels.some((one) => one.isRefused) ? "refused" : state);
   }
 
-  // -- Elements, after each batch of changes --
+  // -- Elements --
 
   function look() {
     if (document.documentElement.hasAttribute("data-turbo-preview")) return;
@@ -49,9 +49,9 @@
       if (isSame(element, element)) mark(places.get(element));
       else begin(element);
     for (const element of places.keys()) if (!found.has(element)) end(element);
-    // Last: a swap puts in again what it took out.
+    // Last: a swap puts back what it took.
     for (const one of channels.values()) if (!one.places.size) part(one);
-    for (const url of sources.keys()) if (!showing(url).length) sources.delete(url);
+    for (const [url, { isLoading }] of sources) if (!isLoading && !showing(url).length) sources.delete(url);
   }
 
   function follow(now = null) {
@@ -150,7 +150,7 @@
 
   function part({ name, channel, listener, isOurs, timer }) {
     clearTimeout(timer);
-    // Wait, or pusher-js subscribes it again.
+    // Or pusher-js subscribes it again.
     if (channel?.subscriptionPending) return;
     channels.delete(name);
     channel?.unbind_global(listener);
@@ -193,7 +193,7 @@
     refresh(place);
   }
 
-  /** The page is shown, or the network is back. */
+  /** Shown again, or online. */
   function wake({ persisted }) {
     if (document.hidden || persisted === false) return;
     if (pusher?.connection.state === "disconnected") pusher.connect();
@@ -217,7 +217,7 @@
 
   function plan(source) {
     clearTimeout(source.timer);
-    if (source.isLoading || source.due === Infinity || document.hidden || !sources.has(source.url)) return;
+    if (source.isLoading || source.due === Infinity || document.hidden || !showing(source.url).length) return;
     source.timer = setTimeout(load, Math.max(source.due, source.notBefore) - Date.now(), source);
   }
 
@@ -229,9 +229,9 @@
     const [answer, text] = await request.then(async (answer) => [answer, await answer.text()]).catch(() => [{}]);
     source.isLoading = false;
     // May be older than a form's answer.
-    if (!source.isOld || wasOld) return take(source, answer, text);
-    source.due = 0;
-    plan(source);
+    if (source.isOld) source.due = 0;
+    if (source.isOld && !wasOld) plan(source);
+    else take(source, answer, text);
   }
 
   function take(source, { status, headers }, text) {
@@ -276,12 +276,13 @@
     Idiomorph.morph(element, content, { morphStyle: "innerHTML", callbacks });
   }
 
-  /** A field stays as a user has changed it. */
+  /** Changed by a user. */
   function isTouched(old) {
     if (!old.matches?.("input, textarea, select")) return old.isContentEditable;
     if (old === document.activeElement || old.checked !== old.defaultChecked) return true;
     if (old.options) return [...old.options].some((one) => one.index && one.selected !== one.defaultSelected);
-    return !/box|radio/.test(old.type) && old.value !== old.defaultValue;
+    const { value } = Object.assign(old.cloneNode(), { value: old.defaultValue });
+    return !/box|radio/.test(old.type) && old.value !== value;
   }
 
   // -- Members --
@@ -314,7 +315,8 @@
     for (const end of ["", "-alt", "-title", "-src"]) {
       const name = part.getAttribute("data-pusher-text" + end);
       if (name === null || (end === "-src" && part.tagName !== "IMG")) continue;
-      const value = Object.hasOwn(info, name) ? String(info[name] ?? "") : "";
+      const found = (Object.hasOwn(info, name) ? info[name] : null) ?? {};
+      const value = typeof found === "object" ? "" : String(found);
       write(part, end.slice(1) || "textContent", end !== "-src" || /^https?:/i.test(value) ? value : "");
     }
   }
@@ -340,7 +342,7 @@
   addEventListener("htmx:config:request", ({ detail }) => addSocketId(detail.ctx.request.headers, detail.ctx.request.action));
   addEventListener("turbo:before-fetch-request", ({ detail }) => addSocketId(detail.fetchOptions.headers, detail.url));
   for (const name of ["htmx:afterRequest", "htmx:after:request", "turbo:before-fetch-response"])
-    addEventListener(name, () => sources.forEach((source) => (source.isOld = true)));
+    addEventListener(name, () => sources.forEach((source) => (source.isOld = source.isLoading)));
   for (const name of ["visibilitychange", "pageshow", "online"]) addEventListener(name, wake, true);
   // After the page's own.
   if (document.readyState === "complete") start();

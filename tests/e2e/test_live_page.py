@@ -285,6 +285,57 @@ def test_a_burst_of_fifty_events_is_three_fetches_at_most(live: Live, channel: s
     assert tab.locator("b").all_text_contents() == [str(live.times("rows"))] * 2
 
 
+def test_an_element_that_goes_and_comes_while_it_is_fetched_shows_the_last_answer(
+    live: Live, channel: str
+) -> None:
+    state = ["1"]
+
+    def rows() -> str:
+        shown = state[0]
+        if live.times("rows") == 2:
+            live.page_is_asked.set()
+            assert live.may_answer.wait(10)
+        return f"<b>{shown}</b>"
+
+    live.view("rows", rows)
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    live.trigger(channel, "changed")
+    assert live.page_is_asked.wait(10)
+    tab.evaluate("globalThis.gone = live; gone.remove()")
+    tab.wait_for_timeout(100)
+    state[0] = "2"
+    tab.evaluate("document.body.append(gone)")
+    listens(tab)
+    tab.wait_for_timeout(300)
+
+    live.may_answer.set()
+
+    live.wait_for_times("rows", 3)
+    expect(tab.locator("b")).to_have_text("2")
+    tab.wait_for_timeout(300)
+    assert tab.locator("b").text_content() == "2"
+    assert live.times("rows") == 3
+
+
+def test_nothing_is_fetched_again_for_an_element_that_is_gone(live: Live, channel: str) -> None:
+    def rows() -> Any:
+        live.page_is_asked.set()
+        assert live.may_answer.wait(10)
+        return html("later", 503)
+
+    live.view("rows", rows)
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    assert live.page_is_asked.wait(10)
+    tab.evaluate("live.remove()")
+    tab.wait_for_timeout(100)
+    live.may_answer.set()
+    tab.wait_for_timeout(2500)
+    assert live.times("rows") == 1
+
+
 def test_an_equal_answer_and_none_change_nothing(live: Live, channel: str) -> None:
     answers: Any = iter([html("<b>1</b>"), html("<b>1</b>"), html("", 204), html("<b>2</b>")])
     live.view("rows", lambda: next(answers))
@@ -456,6 +507,29 @@ def test_what_a_user_has_done_outlives_a_swap(live: Live, channel: str) -> None:
     assert no_error(tab)
 
 
+@pytest.mark.parametrize(
+    ("field", "old", "new", "shown"),
+    [
+        ("datetime-local", "2026-01-02T10:00:00", "2026-05-05T11:00:00", "2026-05-05T11:00"),
+        ("color", "#FF0000", "#00FF00", "#00ff00"),
+        ("range", "", "7", "7"),
+        ("number", "1,5", "2", "2"),
+        ("email", " a@example.com", " b@example.com", "b@example.com"),
+    ],
+)
+def test_a_field_whose_value_the_browser_reads_in_its_own_way_is_touched_by_nobody(
+    live: Live, channel: str, field: str, old: str, new: str, shown: str
+) -> None:
+    answers = iter([old, new])
+    live.view("rows", lambda: f'<input id="field" type="{field}" value="{next(answers)}">')
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    hears(tab, "pusher:swapped")
+    live.trigger(channel, "changed")
+    expect(tab.locator("#field")).to_have_value(shown)
+    assert no_error(tab)
+
+
 def test_a_live_element_inside_of_another_keeps_what_it_shows(
     live: Live, channel: str, new_name: NewName
 ) -> None:
@@ -549,6 +623,21 @@ def test_nothing_that_a_member_says_becomes_markup_or_a_script(
     assert not tab.locator("img").get_attribute("src")
     expect(tab.locator("span")).to_have_text("")
     assert tab.locator("span").get_attribute("src") is None
+    assert no_error(tab)
+
+
+def test_what_a_member_has_in_place_of_text_is_not_shown_and_stops_nothing(
+    live: Live, room: str
+) -> None:
+    evil = {"user_id": "e", "name": {"toString": 0}, "picture": [{"valueOf": 0}]}
+    live.page("evil", MEMBERS, member=evil, room=room)
+    live.page("ana", MEMBERS, member={"user_id": "ana", "name": 7}, room=room)
+    listens(live.open("evil"))
+    tab = live.open("ana")
+    expect(tab.locator("#live b")).to_have_text(["", "7"])
+    expect(tab.locator("#count")).to_have_text("2")
+    live.trigger(room, "hello")
+    hears(tab, "pusher:hello", "count")
     assert no_error(tab)
 
 

@@ -122,8 +122,9 @@ def test_requests_of_htmx_carry_the_socket_id_and_spare_the_page(
     assert "pusher:shipped" not in [name for name, _ in heard(tab)]
 
 
+@pytest.mark.parametrize("had_ended", [False, True])
 def test_what_was_being_fetched_when_htmx_changed_something_is_fetched_again(
-    live: Live, channel: str, htmx: str
+    live: Live, channel: str, htmx: str, had_ended: bool
 ) -> None:
     state = ["old"]
 
@@ -148,6 +149,8 @@ def test_what_was_being_fetched_when_htmx_changed_something_is_fetched_again(
     )
     tab = live.open("page")
     expect(tab.locator("b")).to_have_text("old")
+    if had_ended:  # when nothing was being fetched
+        tab.evaluate("dispatchEvent(new CustomEvent('htmx:afterRequest'))")
     live.trigger(channel, "changed")
     assert live.page_is_asked.wait(10)
     tab.locator("button").click()
