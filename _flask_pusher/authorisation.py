@@ -141,7 +141,7 @@ class Authorisation:
         if handler is None:
             _forbid("no @pusher.user_auth handler is declared.")
         fields, socket_id = _posted()
-        if "channel_name" in fields:
+        if any(name.startswith("channel_name") for name in fields):
             _reject(400, f"Users sign in here; channels are asked at {url_for('pusher.auth')}.")
         found = Found(handler, self.app.ensure_sync(handler), {})
         user = self._data(found, socket_id)

@@ -18,7 +18,7 @@ from _flask_pusher.client import Client
 from _flask_pusher.handlers import Handlers, object_of
 from _flask_pusher.models import Models
 from _flask_pusher.outbox import Outboxes
-from _flask_pusher.settings import Settings
+from _flask_pusher.settings import ROUTE, Settings
 from _flask_pusher.templates import Templates
 from _flask_pusher.webhooks import WebhookViews
 
@@ -71,7 +71,7 @@ def expect_application(app: Any) -> Flask:
 
 
 def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
-    if not re.fullmatch(r"(/[^<>\s?#]*)?", url_prefix or ""):
+    if not re.fullmatch(f"(/|/{ROUTE})?", url_prefix or ""):
         raise ValueError(
             "url_prefix should start with a slash, and be a path without variables, ? and #; it is"
             f" {url_prefix!r}."

@@ -30,6 +30,8 @@ _URL = (
     rf"(?P<scheme>https?)://(?P<key>{_KEY}):(?P<secret>[^:@/\s]+)@(?P<host>{_HOST})"
     rf"(?::(?P<port>[0-9]{{1,5}}))?(?P<path>{_PATH})?/apps/(?P<app_id>{rules.APP_ID})/?"
 )
+ROUTE = r"(?!(.*/)?\.\.?(/|$))[^<>\s?#\\\x00-\x1f\ud800-\udfff]+"
+"""A path that browsers ask for as it is written, and without variables."""
 _BASE64_OF_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
 _FLAGS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
@@ -154,6 +156,12 @@ def _backend_options(value: Any) -> Mapping[str, Any]:
     return options
 
 
+def _client_options(value: Any) -> Mapping[str, Any]:
+    options = _mapping(value)
+    json.dumps(options, allow_nan=False)  # as pages are given them
+    return options
+
+
 def _backend(value: Any) -> Any:
     known = {"requests": None, RequestsBackend: None, "log": LogBackend}
     if value in known:
@@ -206,13 +214,13 @@ class Row(NamedTuple):
         return self.key[len("PUSHER_") :].lower()
 
 
-_A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict, or a JSON object as text"
+_A_NUMBER, _A_DICT = "a whole number from 1 on", "a dict that is JSON, or a JSON object as text"
 _A_LIMIT = f"{_A_NUMBER}, or None"
 _A_BACKEND = "'requests', 'log', or an adapter class or its import path, not Tornado's"
 _ITS_OPTIONS = "what the backend takes, a dict or JSON; 'verify' is a bool or a file that exists"
 _SECONDS = "seconds, more than 0 and up to 10**9"
 _A_ROUTE = "a path below the prefix, such as /auth, without ? and #"
-_IS_ROUTE = _text(r"(?!\w+://)[^<>\s?#\ud800-\udfff]+")
+_IS_ROUTE = _text(rf"(?!\w+://){ROUTE}")
 _A_PORT = "a whole number from 1 to 65535"
 _A_SCRIPT = "a script's https://... or a path with a slash in front; empty: the page loads its own"
 _IS_SCRIPT = _text(r"((https?:/)?/\S+)?")
@@ -240,7 +248,7 @@ TABLE = (
     Row("PUSHER_AUTH_MAX_CHANNELS", _count, 500, _A_NUMBER, ALWAYS),
     Row("PUSHER_JS_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
     Row("PUSHER_IDIOMORPH_URL", _IS_SCRIPT, None, _A_SCRIPT, CHECKED, (None,)),
-    Row("PUSHER_CLIENT_OPTIONS", _mapping, {}, _A_DICT, CHECKED),
+    Row("PUSHER_CLIENT_OPTIONS", _client_options, {}, _A_DICT, CHECKED),
 )
 """Every setting but ``PUSHER_URL``, which is several in one."""
 
@@ -304,7 +312,7 @@ def _read(row: Row, config: Mapping[str, Any]) -> Any:
     try:
         value = value if row.read is _raw_key else _trimmed(value)
         return row.default if value in (*row.unset, row.default) else row.read(value)
-    except (ValueError, TypeError, LookupError, ImportError, RecursionError):
+    except (ValueError, TypeError, LookupError, ImportError, ArithmeticError, RecursionError):
         raise _error(row, config[row.key]) from None
 
 

@@ -209,7 +209,9 @@ class TestMistakes:
             Pusher(app, url_prefx="/x")  # type: ignore[call-arg]
         assert "pusher" not in app.extensions
 
-    @pytest.mark.parametrize("prefix", ["x", "/<lang>/pusher", "/x?y", "/a b", "/x#"])
+    @pytest.mark.parametrize(
+        "prefix", ["x", "/<lang>/pusher", "/x?y", "/a b", "/x#", "/a/../b", "/.", "/a\\b", "/\0"]
+    )
     def test_a_prefix_that_is_no_path_is_an_error_at_the_call(self, prefix: str) -> None:
         with pytest.raises(
             ValueError, match="url_prefix should start with a slash, and be a path"

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -242,6 +243,10 @@ WRONG = [
     ("PUSHER_AUTH", "/lone \ud800"),
     ("PUSHER_AUTH", "https://shop.example/pusher/auth"),
     ("PUSHER_AUTH", "/auth#x"),
+    ("PUSHER_AUTH", "/a/../events/presence"),
+    ("PUSHER_AUTH", "/auth/."),
+    ("PUSHER_AUTH", "/a\\b"),
+    ("PUSHER_AUTH", "/a\x00"),
     ("PUSHER_USER_AUTH", ""),
     ("PUSHER_USER_AUTH", "/sign-in?x=1"),
     ("PUSHER_USER_AUTH", "/a b"),
@@ -254,6 +259,9 @@ WRONG = [
     ("PUSHER_AUTH_MAX_CHANNELS", 1.5),
     ("PUSHER_CLIENT_OPTIONS", "cluster"),
     ("PUSHER_CLIENT_OPTIONS", ["cluster"]),
+    ("PUSHER_CLIENT_OPTIONS", '{"activityTimeout": NaN}'),
+    ("PUSHER_CLIENT_OPTIONS", {"auth": {"params": {"of": {1, 2}}}}),
+    ("PUSHER_TIMEOUT", Decimal("sNaN")),
 ]
 
 

@@ -122,12 +122,13 @@ class TestUsers:
         pusher.user_auth(refuse)
         assert sign_in().status_code == 401
 
+    @pytest.mark.parametrize("field", ["channel_name", "channel_name[0]", "channel_name[7]"])
     @pytest.mark.parametrize("channel", ["private-a", "presence-a", ""])
     def test_one_that_asks_for_a_channel_is_told_where_to_ask(
-        self, pusher: Pusher, sign_in: Post, channel: str
+        self, pusher: Pusher, sign_in: Post, field: str, channel: str
     ) -> None:
         pusher.user_auth(lambda socket_id: {"id": 7})
-        answer = sign_in(channel_name=channel)
+        answer = sign_in(**{field: channel})
         assert answer.status_code == 400
         assert "/pusher/auth" in answer.text
 
