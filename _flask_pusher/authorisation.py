@@ -170,17 +170,20 @@ class Authorisation:
 
     def _ask(self, found: Found, wanted: str, *arguments: str) -> Any:
         """What a handler returned, unless that refuses, by the table above."""
-        handler, name = found.handler, name_of(found.handler)
+        handler = found.handler
         try:
             returned = found.call(*arguments, **found.variables)
         except HTTPException as refusal:  # abort()
             returned = refusal.get_response()
             if is_refusal(returned):
-                _log(f"{name}() aborted with status {returned.status_code}.")
+                _log(f"{name_of(handler)}() aborted with status {returned.status_code}.")
                 raise
-        returned = handlers.object_of(returned)
-        if returned is True or (wanted is _A_DICT and (returned is None or _is_mapping(returned))):
+        if returned is True:
             return returned
+        returned = handlers.object_of(returned)
+        if wanted is _A_DICT and (returned is None or _is_mapping(returned)):
+            return returned
+        name = name_of(handler)
         if not returned:
             forgotten = " Is a return missing?" if returned is None else ""
             _forbid(f"{name}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}")

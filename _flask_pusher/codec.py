@@ -29,6 +29,9 @@ def posted_object() -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+_quoted = {is_ascii: json.JSONEncoder(ensure_ascii=is_ascii).encode for is_ascii in (True, False)}
+
+
 class Keys(dict):  # type: ignore[type-arg]
     """A dict whose keys are the protocol's, whatever the provider does to keys. Its values are the
     provider's."""
@@ -53,10 +56,10 @@ class Codec:
 
     def encode(self, value: Any) -> str:
         if isinstance(value, Keys):
-            pairs = (f"{json.dumps(key)}: {self.encode(one)}" for key, one in value.items())
+            pairs = [f"{_quoted[True](key)}: {self.encode(one)}" for key, one in value.items()]
             return f"{{{', '.join(pairs)}}}"
         if type(value) is str:  # an id, most often
-            return json.dumps(value, ensure_ascii=self.ensure_ascii)
+            return _quoted[self.ensure_ascii](value)
         provider = (self.app or flask).json  # unpickled, it is the current application's
         try:
             # Keys of two types cannot be sorted, and escapes count against an event's size.
