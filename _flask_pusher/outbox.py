@@ -178,7 +178,7 @@ class Outboxes:
         """The outboxes that an event of this place may go into, the first that is open. None is,
         where the response was closed and a copy of its context, as ``contextvars`` makes it, goes
         on, nor where a forked process has its parent's: nothing tells when that ends."""
-        outbox = _call.get()
+        outbox, status = _call.get(), ""
         if outbox is not None and outbox.owner is self:
             if outbox.is_here():
                 yield outbox
@@ -188,11 +188,12 @@ class Outboxes:
             outbox = request.environ.get(self.key)
             if outbox is not None and outbox.context is not None:
                 yield outbox
+                status = outbox.status
         if _INHERITED in g:
             return
         kind = "request" if has_request_context() else "application context"
         if self.key + kind not in g:
-            setattr(g, self.key + kind, Outbox(self, kind))
+            setattr(g, self.key + kind, Outbox(self, kind, status))
             request_finished.connect(self._finish, self.app)
             # An application context around the request has the same g, and goes on.
             request_tearing_down.connect(self._end_request, self.app)
@@ -200,10 +201,10 @@ class Outboxes:
         yield g.get(self.key + kind)
 
     def _finish(self, _app: Flask, response: Response, **_extra: Any) -> None:
-        """A request has its response, and came round the middleware if that has no call here."""
-        call, outbox = _call.get(), g.get(self.key + "request")
-        if outbox is not None and (call is None or call.owner is not self):
-            outbox.status = response.status
+        """A request has its response. It came round the middleware, or this was deferred before
+        Flask said so."""
+        if self.key + "request" in g:
+            g.get(self.key + "request").status = response.status
 
     def _end_context(self, app: Flask, exc: BaseException | None = None, **_extra: Any) -> None:
         self._end_request(app, exc)
@@ -221,7 +222,8 @@ class Outboxes:
             outbox.fail(exc)
         # Nobody waits in a collector, which closes a generator and the context in it, nor with a
         # response in hand.
-        outbox.close(waits=not outbox.status and not isinstance(exc, GeneratorExit))
+        is_waited_for = bool(outbox.status) or _is_handing_over.get()
+        outbox.close(waits=not is_waited_for and not isinstance(exc, GeneratorExit))
 
     def leave(self, entries: Iterable[Entry], expect: Callable[[Delivery], object]) -> None:
         """Let events go where they belong.
@@ -281,7 +283,6 @@ class Outbox:
 
     context: ref[object] | None = None
     """``g`` of Flask's request in this call; None: Flask has none."""
-    status = ""
     may_be_streamed = True
     """Whether the response has no length, and may defer when the application has returned."""
     is_closed = False
@@ -294,10 +295,12 @@ class Outbox:
     _thread = 0
     """The one in which the server calls."""
 
-    def __init__(self, owner: Outboxes, of: str) -> None:
+    def __init__(self, owner: Outboxes, of: str, status: str = "") -> None:
         self.owner = owner
         self.of = of
         """What it is that of, in words."""
+        self.status = status
+        """Of its request's response, as soon as that has one."""
         self.pid = _process[0]
         self._entries: list[Entry] = []
         # Another thread may defer in a copy of the context while the response is closed.
@@ -319,14 +322,20 @@ class Outbox:
         return self._failure or (refusal if self.status >= "400" else "")
 
     @property
+    def is_empty(self) -> bool:
+        return not self._entries and not self._certain
+
+    @property
     def _is_open(self) -> bool:
         return not self.is_closed and self.pid == _process[0]
 
     def is_here(self) -> bool:
         """Whether code runs in this call's request: in its thread, or in a copy of its context. In
         a thread that inherited that, and in a copy, another context may have begun."""
-        if self.context is None or self._thread == threading.get_ident():
-            return self.context is not None
+        if self.context is None:
+            return False
+        if not self.is_closed and self._thread == threading.get_ident():
+            return True
         return has_app_context() and self.context() is g._get_current_object()
 
     def add(self, entry: Entry) -> bool:
@@ -374,7 +383,7 @@ class Outbox:
         if self._entries:
             self._leave(only_recorded=self.owner.hand_over.handler is None)
         with self._lock:
-            self.is_closed = not (self.may_be_streamed or self._entries or self._certain)
+            self.is_closed = self.is_empty and not self.may_be_streamed
         return self.is_closed
 
     def close(self, *, waits: bool = False) -> None:
@@ -383,7 +392,7 @@ class Outbox:
         try:
             self._leave()
         finally:
-            if self._certain:
+            if self._certain and self.pid == _process[0]:
                 self.owner.publish(self._certain)
             for delivery in self._on_the_way if waits else ():
                 delivery.wait()
@@ -491,6 +500,7 @@ class _Body:
         development server does. Python may do this in the midst of anything, so that nothing is
         waited for. A forked process drops its parent's, too."""
         outbox = self._outbox
+        outbox.is_closed |= outbox.is_empty
         if outbox.is_closed or outbox.pid != _process[0]:
             return
         if outbox.owner.has_thread:

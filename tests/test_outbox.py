@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -30,6 +31,7 @@ from flask import (
     session,
     stream_with_context,
 )
+from flask.signals import request_started
 from flask.testing import FlaskClient
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
@@ -1189,6 +1191,119 @@ class TestForkedProcesses:
         engine.dispose()
 
 
+class TestBesidesTheView:
+    """What is deferred before Flask takes a request, behind its response, and in copies of its
+    context that outlive it."""
+
+    @pytest.fixture
+    def pusher(self, app: Flask, api: Any) -> Pusher:
+        app.config["PUSHER_TIMEOUT"] = 30
+        return Pusher(app)
+
+    @pytest.fixture
+    def answered(self, api: Any) -> list[Any]:
+        """The calls that a slow API has answered."""
+        calls: list[Any] = []
+
+        def answer(call: Any) -> tuple[int, str]:
+            time.sleep(1)
+            calls.append(call)
+            return 200, "{}"
+
+        api.answer = answer
+        return calls
+
+    @pytest.mark.parametrize(("path", "told"), [("/well", ["started"]), ("/409", []), ("/x", [])])
+    def test_a_signal_before_the_view_shares_the_fate_of_its_request(
+        self, app: Flask, pusher: Pusher, api: Any, path: str, told: list[str]
+    ) -> None:
+        app.add_url_rule("/well", view_func=lambda: "done", endpoint="well")
+        app.add_url_rule("/409", view_func=lambda: abort(409), endpoint="conflict")
+
+        def started(*_: Any, **__: Any) -> None:
+            pusher.defer("a", "started", {})
+
+        with request_started.connected_to(started, app):
+            app.test_client().get(path).close()
+        publisher().flush()
+        assert names(api) == told
+
+    def test_nobody_who_waits_for_an_answer_waits_for_the_service(
+        self, app: Flask, pusher: Pusher, api: Any, answered: list[Any]
+    ) -> None:
+        def stream() -> Iterator[str]:
+            yield "a"
+            pusher.defer("a", "streamed", {})
+            yield "b"
+
+        @app.get("/")
+        def view() -> Response:
+            return Response(stream_with_context(stream()), headers={"Content-Length": "2"})
+
+        def started(*_: Any, **__: Any) -> None:
+            pusher.defer("b", "started", {})
+
+        with request_started.connected_to(started, app):
+            answer = app.test_client().get("/")
+            assert answer.data == b"ab"
+            answer.close()
+        assert answered == []
+        publisher().flush()
+        assert sorted(names(api)) == ["started", "streamed"]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_a_context_of_its_own_in_a_copy_that_outlives_the_request_decides_for_itself(
+        self, app: Flask, pusher: Pusher, api: Any, fails: bool
+    ) -> None:
+        copies: list[Context] = []
+
+        @app.get("/")
+        def view() -> str:
+            copies.append(copy_context())
+            return "done"
+
+        def job() -> None:
+            with app.app_context():
+                pusher.defer("a", "one", {})
+                assert names(api) == []
+                if fails:
+                    raise ValueError
+
+        app.test_client().get("/").close()
+        with suppress(ValueError):
+            copies[0].run(job)  # in the same thread as the request
+        assert names(api) == ([] if fails else ["one"])
+
+    def test_a_hand_over_that_defers_keeps_nobody_waiting(
+        self, app: Flask, pusher: Pusher, answered: list[Any]
+    ) -> None:
+        @pusher.hand_over
+        def enqueue(calls: list[dict[str, Any]]) -> None:
+            pusher.defer("a", "enqueued", {})
+
+        @app.get("/")
+        def view() -> str:
+            pusher.defer("a", "one", {})
+            return "done"
+
+        assert app.test_client().get("/").text == "done"
+        assert answered == []
+        publisher().flush()
+
+    def test_streams_that_are_dropped_and_deferred_nothing_leave_nothing_behind(
+        self, app: Flask, pusher: Pusher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("_flask_pusher.publisher._publishers", {})
+
+        @app.get("/")
+        def view() -> Response:
+            return Response(iter("done"))
+
+        for _ in range(3):
+            TestServersThatDoNotClose.drop_a_response(app)
+        assert publisher().chores.empty()
+
+
 class TestServersThatDoNotClose:
     """As Werkzeug's does not, where the client resets the connection behind the response."""
 
@@ -1245,6 +1360,22 @@ class TestServersThatDoNotClose:
         assert names(api) == []
         body.close()  # type: ignore[attr-defined]
         assert names(api) == ["one"]
+
+    def test_what_leaves_in_any_case_leaves_its_process_once(
+        self, make_app: MakeApp, api: Any
+    ) -> None:
+        app = make_app(pusher := Pusher(), **api.config, PUSHER_PUBLISHER="request")
+
+        @app.get("/")
+        def view() -> str:
+            pusher.trigger("a", "one", {}, wait=False)
+            return "done"
+
+        body = app(EnvironBuilder("/").get_environ(), lambda *_: lambda _: None)
+        room._process[0] += 1  # as in a forked process, which has a copy of it
+        body.close()  # type: ignore[attr-defined]
+        room._process[0] -= 1
+        assert names(api) == []
 
     @pytest.mark.parametrize("defers", [False, True])
     def test_a_response_that_is_dropped_publishes_no_failure(
