@@ -11,9 +11,10 @@ import os
 import re
 import socket
 import ssl
+import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, NamedTuple
@@ -82,17 +83,19 @@ class Transport:
             answer = observer(request)
             is_async = inspect.iscoroutinefunction(self.backend.send_request)
             return _result(answer) if is_async else answer
+        handled = sys.exc_info()[1]
         try:
             answer = self.backend.send_request(request)
         except Exception as error:  # noqa: BLE001 - each backend has its own
-            raise _told(error, request) from _cause(error)
+            raise _told(error, request, handled) from _cause(error, handled)
         return self._awaited(answer, request) if inspect.isawaitable(answer) else _accepted(answer)
 
     async def _awaited(self, answer: Awaitable[Any], request: Request) -> Any:
+        handled = sys.exc_info()[1]
         try:
             found = await answer
         except Exception as error:  # noqa: BLE001 - each backend has its own
-            raise _told(error, request) from _cause(error)
+            raise _told(error, request, handled) from _cause(error, handled)
         return _accepted(found)
 
 
@@ -148,7 +151,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         return {**self.__dict__, "_kept": {}}
 
     def send_request(self, request: Request) -> Any:
-        at = (os.getpid(), request.base_url)
+        at, handled = (os.getpid(), request.base_url), sys.exc_info()[1]
         kept = self._kept.get(at)
         if kept is None:
             # Where several threads come here at once, all take those of the first.
@@ -158,7 +161,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         try:
             return self._answer(kept, request)
         except requests.ConnectionError as error:
-            if not _broke(_causes(error)):
+            if not _broke(_causes(error, handled)):
                 raise
             kept.close(math.inf)
             return self._answer(kept, request)
@@ -310,12 +313,12 @@ _REFUSALS = {400: PusherBadRequest, 401: PusherBadAuth, 403: PusherForbidden}
 
 def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
     """The client's exception for an answer, with its status, and how long it asks to wait."""
+    text = " ".join(text.split())[:300]
     if 300 <= status < 400:
         text = f"The API is not here, but at {_scrubbed(headers.get('Location', '?'))}."
         text += " Are PUSHER_HOST, PUSHER_PORT and PUSHER_SSL right?"
     if status == 404:
-        text = " ".join(text.split())[:100]
-        text += " Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
+        text = text[:100] + " Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
     kind = _REFUSALS.get(status)
     error = PusherBadStatus(f"{status}: {text}") if kind is None else kind(text)
     error.status = status
@@ -354,25 +357,27 @@ def retry_after_of(error: BaseException) -> float:
 # -- Errors, in words and without signatures ------------------------------------------------------
 
 
-def _told(error: Exception, request: Request) -> PusherError:
-    """What a backend's exception is to the caller."""
+def _told(error: Exception, request: Request, handled: BaseException | None) -> PusherError:
+    """What a backend's exception is to the caller, who may have been handling another one."""
     if isinstance(error, PusherError):
         return error
     is_unreadable = isinstance(error, (ValueError, RecursionError))
     if is_unreadable and not isinstance(error, OSError):  # requests has some that are both
         found = " ".join(_scrubbed(str(getattr(error, "doc", error))).split())
         return _no_answer_of_channels(f"this: {found[:100]!r}")
-    happened, look = in_words(error, request.client.host, request.client.timeout)
+    happened, look = in_words(error, request.client.host, request.client.timeout, handled)
     told = NoAnswer(f"{request.base_url} gave no answer: {happened}. {look}")
-    causes = list(_causes(error))
+    causes = _causes(error, handled)
     told.timed_out = _timed_out(causes)
     told.broke = not told.timed_out and _broke(causes)
     return told
 
 
-def in_words(error: Exception, host: str, timeout: float) -> tuple[str, str]:
+def in_words(
+    error: Exception, host: str, timeout: float, handled: BaseException | None = None
+) -> tuple[str, str]:
     """What happened, and what to look at, where an HTTP library raised this."""
-    causes = list(_causes(error))
+    causes = _causes(error, handled)
 
     def found(*kinds: type[BaseException]) -> Any:
         return next((one for one in reversed(causes) if isinstance(one, kinds)), None)
@@ -411,19 +416,23 @@ def _timed_out(causes: list[BaseException]) -> bool:
     return any("Timeout" in type(one).__name__ or isinstance(one, TimeoutError) for one in causes)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all that it was made of: requests' and urllib3's wrap each other."""
+def _causes(error: BaseException, handled: BaseException | None) -> list[BaseException]:
+    """An exception and all that it was made of: requests' and urllib3's wrap each other.
+
+    :param handled: what the caller was handling when it called, which is none of these.
+    """
     found: list[BaseException] = [error]
     for one in found:
         inner = [*one.args, getattr(one, "reason", None), one.__cause__, one.__context__]
-        found += [each for each in inner if isinstance(each, BaseException) and each not in found]
-    return iter(found)
+        known = (*found, handled)
+        found += [each for each in inner if isinstance(each, BaseException) and each not in known]
+    return found
 
 
-def _cause(error: Exception) -> Exception | None:
+def _cause(error: Exception, handled: BaseException | None) -> Exception | None:
     """A backend's exception without the query of the signed URL, which is good for ten minutes.
     None for a refusal, which is raised again as it is."""
-    causes = list(_causes(error))
+    causes = _causes(error, handled)
     for one in causes:
         one.args = tuple(_scrubbed(arg) if isinstance(arg, str) else arg for arg in one.args)
     is_clean = not any("auth_signature" in str(one) for one in causes)

@@ -409,6 +409,31 @@ def test_a_timeout_is_not_tried_again(
     assert len(server.requests) == len(script)
 
 
+@pytest.mark.parametrize("handled", [ConnectionResetError, ConnectionRefusedError, TimeoutError])
+def test_what_the_caller_was_handling_is_no_reason(
+    client_of: ClientOf, scripted: Callable[..., Scripted], handled: type[OSError], backend: Any
+) -> None:
+    server = scripted(["silent"], ["silent"])
+    client = client_of(**server.config, PUSHER_TIMEOUT=0.3, PUSHER_BACKEND=backend)
+    nobody = client_of(**{**server.config, "PUSHER_PORT": 1}, PUSHER_BACKEND=backend)
+    try:
+        raise handled
+    except OSError:
+        with pytest.raises(NoAnswer, match=r"it took longer than 0\.3 seconds\."):
+            publish(client)
+        with pytest.raises(NoAnswer, match="nothing listens there") as raised:
+            publish(nobody)
+    assert not raised.value.timed_out
+    assert len(server.requests) == 1
+
+
+def test_the_page_of_an_error_is_told_in_short(client_of: ClientOf, api: Any) -> None:
+    api.answers.append((500, "<p>no\n</p>" * 10_000))
+    with pytest.raises(PusherBadStatus, match="500: <p>no </p><p>no </p>") as raised:
+        publish(client_of(**api.config))
+    assert len(str(raised.value)) < 400
+
+
 def test_an_answer_that_never_ends_takes_no_longer_than_a_timeout(
     client_of: ClientOf, scripted: Callable[..., Scripted]
 ) -> None:
