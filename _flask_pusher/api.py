@@ -97,7 +97,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         socket_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """The checked and serialised event, as often as its channels take calls."""
-        names = [expect.channel(name) for name in expect.channels(channels)]
+        names = list(dict.fromkeys(map(expect.channel, expect.channels(channels))))
         if len(names) > 1 and any(map(rules.is_encrypted, names)):
             raise ValueError(
                 f"An encrypted channel must be an event's only one; here are {len(names)}:"

@@ -16,7 +16,7 @@ _KINDS = (*rules.AUTHORISED, "cache-")
 
 
 def channels(channels: Any) -> list[Any]:
-    """The channels of an event, each once, as a list.
+    """The channels of an event, as a list.
 
     :raises ValueError: for none, and ``TypeError`` for what is no text and no iterable of it.
     """
@@ -24,7 +24,7 @@ def channels(channels: Any) -> list[Any]:
         return [channels]
     if isinstance(channels, Mapping) or not isinstance(channels, Iterable):
         raise TypeError(f"The channels should be one name or several; this is {kind(channels)}.")
-    names = list(dict.fromkeys(channels))
+    names = list(channels)
     if not names:
         raise ValueError("There are no channels to publish to: name at least one.")
     return names

@@ -142,10 +142,10 @@ class Models:
                     failed = self._followed.innermost(session).failed
                     self._note(declared, row, _names(declared, row, failed))
 
-    def _note(self, declared: Declared, row: Any, names: tuple[str, ...] = ()) -> None:
+    def _note(self, declared: Declared, row: Any, names: tuple[str, ...] | None = None) -> None:
         """Note what is written: nothing can be asked before all of it is.
 
-        :param names: the channels that are known by now.
+        :param names: the channels, where somebody was asked by now.
         """
         from sqlalchemy import inspect
 
@@ -166,8 +166,10 @@ class Models:
             if old or not (was_there and is_there):  # SQLAlchemy looks at what is as it was, too
                 after = _names(declared, row, transaction.failed) if is_there else ()
                 if was_there:  # now what both need is in memory
-                    before += _names(declared, _as_loaded(state, old), None)
-                change = Change(was_there, is_there, before, after)
+                    # Of an orphan that a flush deletes, nobody was asked before.
+                    failed = transaction.failed if before is None and not is_there else None
+                    before = (before or ()) + _names(declared, _as_loaded(state, old), failed)
+                change = Change(was_there, is_there, before or (), after)
                 transaction.keep((declared, state.identity), change)
 
     # -- After the commit --

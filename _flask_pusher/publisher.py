@@ -125,13 +125,19 @@ def _calls_of(desk: Desk) -> Iterator[tuple[Call, BaseException | None]]:
         yield call, error
 
 
+def _is_call(one: Any) -> bool:
+    channels = one.get("channels") if isinstance(one, Mapping) else None
+    if not channels or not isinstance(channels, (list, tuple)):
+        return False
+    return all(isinstance(text, str) for text in (*channels, one.get("name"), one.get("data")))
+
+
 def checked_calls(calls: Any) -> list[Wire]:
     """What a task queue gives back of the calls that were handed over.
 
     :raises ValueError: for what was not.
     """
-    is_list = isinstance(calls, (list, tuple)) and all(isinstance(one, Mapping) for one in calls)
-    if is_list and all(one.get("channels") and {"data", "name"} <= one.keys() for one in calls):
+    if isinstance(calls, (list, tuple)) and all(map(_is_call, calls)):
         return list(calls)
     raise ValueError("publish() takes the list of dicts that was handed over, and nothing else.")
 

@@ -234,7 +234,14 @@ def test_the_worker_raises_what_a_retry_can_mend(
 
 @pytest.mark.parametrize(
     "calls",
-    [None, {}, "calls", ["a"], [{}], [{"name": "a", "data": "b", "channels": []}]],
+    [
+        *(None, {}, "calls", ["a"], [{}]),
+        [{"name": "a", "data": "b", "channels": []}],
+        [{"name": "a", "data": "b", "channels": "news"}],
+        [{"name": "a", "data": "b", "channels": [1]}],
+        [{"name": "a", "data": {"b": 1}, "channels": ["news"]}],
+        [{"name": 1, "data": "b", "channels": ["news"]}],
+    ],
 )
 def test_what_was_not_handed_over_is_refused(
     app: Flask, pusher: Pusher, api: Any, calls: Any

@@ -543,6 +543,24 @@ class TestWhoHears:
         shop.have(Line(order_id=7, number=1))
         assert shop.commit(remove)["private-user-1"] == of(deleted=([7, 1],), model="Line")
 
+    def test_an_orphan_of_which_too_little_is_known_is_spoken_of(
+        self, shop: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        @shop.pusher.broadcasts(Line)
+        def channels_of(line: Line) -> str:
+            raise LookupError
+
+        def remove() -> None:
+            order = shop.session.get_one(Order, 7)
+            order.lines.clear()
+            shop.session.flush()
+
+        shop.have(Line(order_id=7, number=1))
+        caplog.clear()
+        assert set(shop.commit(remove)) <= {"private-user-1"}
+        (line,) = (one for one in caplog.messages if "channels_of() failed" in one)
+        assert "a change of Line" in line
+
     def test_a_relationship_that_is_not_loaded_is_loaded_after_the_flush(self, shop: Shop) -> None:
         """In its midst that could find rows that the session does not know yet."""
 
