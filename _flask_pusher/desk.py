@@ -182,7 +182,7 @@ class Desk:
             waiting.extendleft(head for head in reversed(heads) if self._is_free(head))
         mine = dict.fromkeys(channel for event in events for channel in event.channels)
         self.held.update(mine)
-        for channel in self.lanes.keys() & mine:
+        for channel in filter(self.lanes.__contains__, mine):
             self.lanes.move_to_end(channel)  # it is the others' turn
         events.sort(key=attrgetter("since"))
         call = Call(events, list(mine), self.failures)

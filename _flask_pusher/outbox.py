@@ -220,8 +220,8 @@ class Outboxes:
             return
         if exc is not None and not _is_success(exc):
             outbox.fail(exc)
-        # Nobody waits in a collector, which closes a generator and the context in it, nor with a
-        # response in hand.
+        # Nobody waits in a collector, which closes a generator and the context in it, nor where
+        # somebody waits for a response.
         is_waited_for = bool(outbox.status) or _is_handing_over.get()
         outbox.close(waits=not is_waited_for and not isinstance(exc, GeneratorExit))
 
