@@ -84,6 +84,18 @@ class Live:
         """A view that answers with a text, or with what a function returns."""
         self._views[path] = answer if callable(answer) else lambda: answer
 
+    def slow_view(self, path: str, state: list[str]) -> None:
+        """A view that answers with the state of when it is asked: the second time, when it may."""
+
+        def answer() -> str:
+            shown = state[0]
+            if self.times(path) == 2:
+                self.page_is_asked.set()
+                assert self.may_answer.wait(10)
+            return f"<b>{shown}</b>"
+
+        self.view(path, answer)
+
     def open(self, path: str, tab: Tab | None = None) -> Tab:
         tab = tab or self._new_tab()
         tab.add_init_script(NOTE)

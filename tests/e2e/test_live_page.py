@@ -289,15 +289,7 @@ def test_an_element_that_goes_and_comes_while_it_is_fetched_shows_the_last_answe
     live: Live, channel: str
 ) -> None:
     state = ["1"]
-
-    def rows() -> str:
-        shown = state[0]
-        if live.times("rows") == 2:
-            live.page_is_asked.set()
-            assert live.may_answer.wait(10)
-        return f"<b>{shown}</b>"
-
-    live.view("rows", rows)
+    live.slow_view("rows", state)
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
     tab = live.open("page")
     expect(tab.locator("b")).to_have_text("1")

@@ -128,18 +128,11 @@ def test_what_was_being_fetched_when_htmx_changed_something_is_fetched_again(
 ) -> None:
     state = ["old"]
 
-    def rows() -> str:
-        shown = state[0]
-        if live.times("rows") == 2:
-            live.page_is_asked.set()
-            assert live.may_answer.wait(10)
-        return f"<b>{shown}</b>"
-
     def act() -> str:
         state[0] = "new"
         return "<b>new</b>"
 
-    live.view("rows", rows)
+    live.slow_view("rows", state)
     live.view("act", act)
     live.page(
         "page",
