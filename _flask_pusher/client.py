@@ -16,6 +16,9 @@ from _flask_pusher import expect, rules
 from _flask_pusher.api import Api
 from _flask_pusher.codec import Keys
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 MYPY = False
 if MYPY:
 
@@ -24,11 +27,11 @@ if MYPY:
         right. Declared are those that the subclass has by inheritance alone."""
 
         @classmethod
-        def from_url(cls, url: str, **options: Any) -> Client:
+        def from_url(cls, url: str, **options: Any) -> Self:
             raise NotImplementedError
 
         @classmethod
-        def from_env(cls, env: str = "PUSHER_URL", **options: Any) -> Client:
+        def from_env(cls, env: str = "PUSHER_URL", **options: Any) -> Self:
             raise NotImplementedError
 
 else:
