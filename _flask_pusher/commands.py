@@ -190,12 +190,7 @@ def trigger(channel: str, event: str, data: str, is_text: bool) -> None:
         _expect_json(data)
     info = [] if rules.is_encrypted(channel) else ["subscription_count"]
     with _api() as client:
-        try:
-            answer = complete(client.trigger(channel, event, data, info=info))
-        except PusherError as error:
-            if status_of(error) != 400:
-                raise
-            answer = complete(client.trigger(channel, event, data))  # a server may count nothing
+        answer = complete(client.trigger(channel, event, data, info=info))
         count = answer.get("channels", {}).get(channel, {}).get("subscription_count")
     if isinstance(client.http, LogBackend):
         click.echo("Nothing was sent: PUSHER_BACKEND is 'log'.")
