@@ -48,7 +48,7 @@ def check(webhook_url: str | None) -> None:
         click.echo(f"{key:38}{value}")
     with current_app.test_request_context():
         _show_declared(binding)
-        options = json.dumps(binding.templates.pusher_options(), default=repr)
+        options = json.dumps(binding.templates.pusher_options())
     click.echo(f"A page does: new Pusher({json.dumps(binding.client.key)}, {options})")
     problems = list(_problems(binding.handlers))
     for problem in problems:
@@ -79,23 +79,18 @@ def _problems(handlers: Handlers) -> Iterator[str]:
 
 
 def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
-    """Each setting, with the value that is in force."""
+    """Each setting, with the value that is in force: the client's, where it has one."""
     settings, client = binding.settings, binding.client
-    names = {None: "requests", LogBackend: "log"}
-    known = {
-        "host": client.host,
-        "port": client.port,
-        "ssl": client.ssl,
-        "backend": names.get(settings.backend, type(client.http).__name__),
-    }
     for row in TABLE:
-        value = known.get(row.field, getattr(settings, row.field))
+        value = getattr(client, row.field, getattr(settings, row.field))
+        if row.field == "backend":
+            value = {None: "requests", LogBackend: "log"}.get(value, type(client.http).__name__)
         if not value and value == row.default:
             value = "(not set)"
         elif row.shown == NEVER:
             value = "(set, not shown)"
         elif row.field == "client_options":
-            value = json.dumps(value, default=repr)
+            value = json.dumps(value)
         yield row.key, value or repr(value)
 
 
