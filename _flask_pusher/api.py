@@ -31,19 +31,14 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
     of one base, and take the same arguments: this is both."""
 
     def __init__(
-        self,
-        app_id: str,
-        path: str,
-        max_event_bytes: int | None,
-        *arguments: Any,
-        backend: Any = None,
-        **options: Any,
+        self, app_id: str, path: str, max_event_bytes: int | None, *arguments: Any, **options: Any
     ) -> None:
         if not rules.is_app_id(app_id):
             raise ValueError(f"An app's id is text of A-Z a-z 0-9 _ -; this is {app_id!r:.100}.")
-        adapter = Backend if backend in (None, RequestsBackend) else backend
+        if options.get("backend") in (None, RequestsBackend):
+            options["backend"] = Backend
         # The official client takes digits only for an id; self-hosted servers take more.
-        super().__init__("0", *arguments, backend=adapter, **options)
+        super().__init__("0", *arguments, **options)
         self._app_id = app_id
         self.path = path
         self.max_event_bytes = max_event_bytes

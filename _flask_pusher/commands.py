@@ -23,7 +23,7 @@ from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers, Handlers
 from _flask_pusher.local.options import FEATURES
 from _flask_pusher.routes import Binding
-from _flask_pusher.settings import NEVER, TABLE, strangers
+from _flask_pusher.settings import BACKENDS, NEVER, TABLE, strangers
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.transport import complete, in_words, proxies_for, status_of
 from _flask_pusher.webhooks import webhook_headers
@@ -81,10 +81,11 @@ def _problems(handlers: Handlers) -> Iterator[str]:
 def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
     """Each setting, with the value that is in force: the client's, where it has one."""
     settings, client = binding.settings, binding.client
+    names = {kind: name for name, kind in BACKENDS.items()}
     for row in TABLE:
         value = getattr(client, row.field, getattr(settings, row.field))
         if row.field == "backend":
-            value = {None: "requests", LogBackend: "log"}.get(value, type(client.http).__name__)
+            value = names.get(value, type(client.http).__name__)
         if not value and value == row.default:
             value = "(not set)"
         elif row.shown == NEVER:

@@ -37,6 +37,8 @@ _FLAGS = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
     **dict.fromkeys(("false", "0", "no", "off"), False),
 }
+BACKENDS = {"requests": RequestsBackend, "log": LogBackend}
+"""Those that have a name."""
 _HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com\.?"
 
 
@@ -163,15 +165,13 @@ def _client_options(value: Any) -> Mapping[str, Any]:
 
 
 def _backend(value: Any) -> Any:
-    known = {"requests": None, RequestsBackend: None, "log": LogBackend}
-    if value in known:
-        return known[value]
-    backend = import_string(value) if isinstance(value, str) else value
-    kinds = getattr(backend, "__mro__", ())
+    if isinstance(value, str):
+        value = BACKENDS.get(value) or import_string(value)
+    kinds = getattr(value, "__mro__", ())
     # The futures of Tornado's need its loop, which no Flask application runs: nothing would be sent.
-    if not callable(backend) or any(kind.__module__ == "pusher.tornado" for kind in kinds):
+    if not callable(value) or any(kind.__module__ == "pusher.tornado" for kind in kinds):
         raise ValueError
-    return backend
+    return value
 
 
 def _url(value: Any) -> Mapping[str, Any]:
@@ -235,7 +235,7 @@ TABLE = (
     Row("PUSHER_PATH", _text(_PATH), "", "a path such as /channels, not /channels/", CHECKED),
     Row("PUSHER_SSL", _flag, None, "true or false", ALWAYS),
     Row("PUSHER_TIMEOUT", _seconds, 5, _SECONDS, ALWAYS),
-    Row("PUSHER_BACKEND", _backend, None, _A_BACKEND, CHECKED),
+    Row("PUSHER_BACKEND", _backend, RequestsBackend, _A_BACKEND, CHECKED),
     Row("PUSHER_BACKEND_OPTIONS", _backend_options, {}, _ITS_OPTIONS, NEVER),
     Row("PUSHER_MAX_EVENT_BYTES", _or_none(_count), rules.EVENT_BYTES, _A_LIMIT, ALWAYS, ("",)),
     Row("PUSHER_PUBLISHER", _text("thread|request"), "thread", "'thread' or 'request'", ALWAYS),
