@@ -10,16 +10,6 @@ import flask
 from _flask_pusher import expect
 
 
-def json_classes(app: flask.Flask) -> dict[str, Any]:
-    """The client's encoder and decoder: the application's own ``json_encoder`` and
-    ``json_decoder``, as Flask had them before 2.3, or what goes through its ``app.json``."""
-    codec = Codec(app)
-    return {
-        "json_encoder": getattr(app, "json_encoder", None) or codec,
-        "json_decoder": getattr(app, "json_decoder", None) or codec,
-    }
-
-
 def posted_object() -> dict[str, Any] | None:
     """The JSON object that was posted, whatever its type says; None where it is none."""
     try:

@@ -17,7 +17,7 @@ from werkzeug.utils import import_string
 from _flask_pusher import rules
 from _flask_pusher.api import MASTER_KEY
 from _flask_pusher.client import Client
-from _flask_pusher.codec import json_classes
+from _flask_pusher.codec import Codec
 from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.warning import warn
 
@@ -372,11 +372,14 @@ def make_client(app: Flask, settings: Settings) -> Client:
     :raises ValueError: for options that the backend does not take, and for what is no backend.
     """
     arguments = {name: getattr(settings, name) for name in _OF_THE_CLIENT}
-    options = dict(settings.backend_options)
+    # An application's own classes, as Flask had them before 2.3, or what goes through its app.json.
+    for name in ("json_encoder", "json_decoder"):
+        arguments[name] = getattr(app, name, None) or Codec(app)
+    arguments.update(settings.backend_options)
     if settings.backend is LogBackend:
-        options["app"] = app
+        arguments["app"] = app
     try:
-        client = Client(**{**json_classes(app), **arguments, **options})
+        client = Client(**arguments)
         if not callable(getattr(client.http, "send_request", None)):
             raise TypeError(f"a {type(client.http).__name__} has no method send_request")
     except Exception as error:
