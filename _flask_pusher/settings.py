@@ -348,9 +348,7 @@ def strangers(config: Mapping[str, Any]) -> dict[str, str]:
 def _nearest(key: str) -> str | None:
     from difflib import get_close_matches
 
-    names = {known[len("PUSHER_") :]: known for known in _ROWS}
-    found = get_close_matches(key[len("PUSHER_") :], names, n=1, cutoff=0.8)
-    return names[found[0]] if found else None
+    return next(iter(get_close_matches(key, _ROWS, n=1, cutoff=0.92)), None)
 
 
 def _expect_compatible(settings: Settings) -> None:
