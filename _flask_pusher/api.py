@@ -80,8 +80,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         self, batch: Iterable[Mapping[str, Any]] = (), already_encoded: bool = False
     ) -> Any:
         events = [self._batched(event, already_encoded) for event in batch]
-        size = rules.EVENTS_PER_BATCH
-        parts = [events[start : start + size] for start in range(0, len(events), size)] or [[]]
+        parts = _parts(events, rules.EVENTS_PER_BATCH) or [[]]
         return self.publish([("batch_events", {"batch": part}) for part in parts])
 
     def events(
@@ -99,11 +98,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
                 " trigger the event for each channel."
             )
         event = self._event(event_name, self._serialised(names[0], data), socket_id)
-        size = rules.CHANNELS_PER_EVENT
-        return [
-            {**event, "channels": names[start : start + size]}
-            for start in range(0, len(names), size)
-        ]
+        return [{**event, "channels": part} for part in _parts(names, rules.CHANNELS_PER_EVENT)]
 
     def _batched(self, event: Mapping[str, Any], already_encoded: bool) -> dict[str, Any]:
         if not isinstance(event, Mapping):
@@ -156,6 +151,10 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
 
     def request(self, method: str, resource: str, params: Mapping[str, Any]) -> Request:
         return Request(self, method, f"{self.path}/apps/{self.app_id}/{resource}", params)
+
+
+def _parts(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _joined(calls: Sequence[Call], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
