@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from flask import Flask
 from flask.cli import AppGroup
-
-if TYPE_CHECKING:
-    from click import Command, Context
 
 
 class Commands(AppGroup):
     """Pusher Channels: look at it, publish, run a local server."""
 
-    # Imported when a command is asked for, which an application that is served never does.
-
-    def list_commands(self, _: Context) -> list[str]:
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        # Imported when the group is called, which an application that is served never does.
         from _flask_pusher.commands import COMMANDS
 
-        return sorted(COMMANDS.commands)
-
-    def get_command(self, _: Context, name: str) -> Command | None:
-        from _flask_pusher.commands import COMMANDS
-
-        return COMMANDS.commands.get(name)
+        self.commands = COMMANDS.commands
+        return super().make_context(*arguments, **options)
 
 
 def give_commands(app: Flask) -> None:
