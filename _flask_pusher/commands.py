@@ -274,10 +274,7 @@ def _api() -> Iterator[Client]:
         if status is not None:
             text = f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
         if status == 401:
-            text += (
-                " (Are PUSHER_KEY and PUSHER_SECRET those of this app, each in its place? Is this"
-                " machine's clock right?)"
-            )
+            text += " (Are PUSHER_KEY and PUSHER_SECRET this app's? Is the clock right here?)"
         raise click.ClickException(text) from None
     except (AttributeError, KeyError, TypeError):
         raise click.ClickException(

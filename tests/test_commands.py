@@ -190,8 +190,7 @@ class TestCheck:
         api.answers.append((401, "unknown auth_key"))
         assert run("check").output.splitlines()[-1] == (
             f"Error: http://127.0.0.1:{api.port} refuses: PusherBadAuth: unknown auth_key (Are"
-            " PUSHER_KEY and PUSHER_SECRET those of this app, each in its place? Is this machine's"
-            " clock right?)"
+            " PUSHER_KEY and PUSHER_SECRET this app's? Is the clock right here?)"
         )
 
     def test_a_converter_that_is_unknown_is_told_and_a_failure(
