@@ -175,7 +175,7 @@ def _backend(value: Any) -> Any:
 
 
 def _url(value: Any) -> Mapping[str, Any]:
-    parts = re.fullmatch(_URL, _text(r"\S+")(value))
+    parts = re.fullmatch(_URL, value)
     if parts is None:
         raise ValueError
     readers = {"host": _host, "port": _port, "secret": unquote}

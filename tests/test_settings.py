@@ -199,6 +199,7 @@ WRONG = [
     ("PUSHER_BACKEND_OPTIONS", "[]"),
     ("PUSHER_BACKEND_OPTIONS", "[" * 100000),
     ("PUSHER_BACKEND_OPTIONS", 5),
+    ("PUSHER_URL", 5),
     ("PUSHER_URL", "https://api.pusherapp.com/apps/1"),
     ("PUSHER_URL", "ftp://a-key:a-secret@api.pusherapp.com/apps/1"),
     ("PUSHER_URL", "https://a-key:a-secret@api.pusherapp.com:99999/apps/1"),
