@@ -173,11 +173,8 @@ class Authorisation:
         handler = found.handler
         try:
             returned = found.call(*arguments, **found.variables)
-        except HTTPException as refusal:  # abort()
-            returned = refusal.get_response()
-            if is_refusal(returned):
-                _log(f"{name_of(handler)}() aborted with status {returned.status_code}.")
-                raise
+        except HTTPException as error:  # abort()
+            returned = error
         if returned is True:
             return returned
         returned = handlers.object_of(returned)
@@ -193,7 +190,9 @@ class Authorisation:
             if response:
                 kind = f"response of status {response.status_code}"
                 if is_refusal(response):
-                    _log(f"{name}() returned a {kind}.")
+                    _log(f"{name}() refused with status {response.status_code}.")
+                    if isinstance(returned, HTTPException):
+                        raise returned  # for the application's error handler, if it has one
                     abort(response)
             _forbid(
                 f"{name}() returned a {kind}. A view answers strangers with such a thing, so it is"

@@ -278,7 +278,7 @@ def test_what_a_view_refuses_with_is_the_answer(
 ) -> None:
     assert answers(pusher, post, lambda: returned) == [status] * 5
     assert body in post(channel_name="private-news").text
-    assert f"returned a response of status {status}." in reasons.text
+    assert f"() refused with status {status}." in reasons.text
     assert warnings_in(reasons) == []
 
 
@@ -288,7 +288,7 @@ def test_a_handler_may_abort_with_a_status_of_its_own(
 ) -> None:
     refusal = Response("no", 402) if status == 402 else status
     assert answers(pusher, post, lambda: abort(refusal)) == [status] * 5
-    assert reasons.text.count(f"() aborted with status {status}.") == 5
+    assert reasons.text.count(f"() refused with status {status}.") == 5
 
 
 def test_a_status_that_is_none_is_no_answer(pusher: Pusher, post: Post) -> None:
