@@ -71,10 +71,8 @@ _VARIABLE = (  # compiled where a pattern is declared, and nowhere else
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)>"
 )
 _NUMBERS = (routing.IntegerConverter, routing.FloatConverter, routing.UUIDConverter)
-_TEXT = ("default", "string")
-_LENGTH = "string of a length"
-_WIDTHS = {"any": 10, "uuid": 20, "int": 50, "float": 60, _LENGTH: 90, "path": 200}
-_WIDTHS.update(dict.fromkeys(_TEXT, 110))
+_TEXT = ("", "default", "string")  # the first is that of <slug>
+_WIDTHS = {"any": 10, "uuid": 20, "int": 50, "float": 60, **dict.fromkeys(_TEXT, 110), "path": 200}
 _CHANNEL = ("channel_name", "socket_id")
 IN_3_0 = ("channel_existence", "presence", "client")
 
@@ -253,11 +251,9 @@ class Pattern:
         self.text = text
         self.declaration = declaration
         # In turn: text, and of the variable behind it the converter, its arguments and the name.
-        parts = re.split(_VARIABLE, text)
-        self.literals, kinds, arguments, self.names = (parts[start::4] for start in range(4))
-        self.kinds = [kind or "default" for kind in kinds]
-        self.arguments = [one or "" for one in arguments]
-        alike = ["default" if kind in _TEXT else kind for kind in self.kinds]
+        parts = [part or "" for part in re.split(_VARIABLE, text)]
+        self.literals, self.kinds, self.arguments, self.names = (parts[at::4] for at in range(4))
+        alike = ["" if kind in _TEXT else kind for kind in self.kinds]
         self.shape = (*self.literals, *alike, *self.arguments)
         """All but the variables' names: one shape matches the same channels."""
         wanted = ""
@@ -299,10 +295,10 @@ class Compiled:
         widths = []
         for kind, arguments, name in zip(pattern.kinds, pattern.arguments, pattern.names):
             given, options = routing.parse_converter_args(arguments)
-            converter = url_map.converters[kind](url_map, *given, **options)
+            converter = url_map.converters[kind or "default"](url_map, *given, **options)
             self.converters[name] = converter
-            kind = _LENGTH if kind in _TEXT and arguments else kind
-            widths.append(_WIDTHS.get(kind, converter.weight))
+            width = _WIDTHS.get(kind, converter.weight)
+            widths.append(90 if kind in _TEXT and arguments else width)
         self.beginning, *behind = pattern.literals
         pieces = list(zip(pattern.names, behind))
         expression = re.escape(self.beginning) + _expression(pieces, self.converters)
