@@ -33,6 +33,7 @@ import inspect
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
@@ -108,17 +109,15 @@ class Handlers:
         self.events[name] = (*declared, (pattern, handler))
 
 
+@dataclass(eq=False)
 class Slot:
     """The place of one handler, which is called with these arguments."""
 
-    def __init__(
-        self, of: Handlers, decorator: str, arguments: tuple[str, ...], keeps_the_first: bool
-    ) -> None:
-        self.of = of
-        self.decorator = decorator
-        self.arguments = arguments
-        self.keeps_the_first = keeps_the_first
-        self.handler: Handler | None = None
+    of: Handlers
+    decorator: str
+    arguments: tuple[str, ...]
+    keeps_the_first: bool
+    handler: Handler | None = None
 
     def declare(self, handler: H) -> H:
         expect_handler(handler, self.decorator, self.arguments)
