@@ -270,16 +270,15 @@ def _expect(is_right: bool, value: Any, wanted: str, handler: Handler) -> None:
 
 def socket_id_of_request() -> str | None:
     """The calling socket: X-Socket-ID, else a form's or JSON body's ``socket_id``."""
-    header = request.headers.get("X-Socket-ID")
-    if rules.is_socket_id(header):
-        return header
-    value = None
-    with suppress(RequestEntityTooLarge, OSError):  # as the view is told when it reads the body
-        if request.mimetype == "application/x-www-form-urlencoded":
-            request.get_data()  # kept, so that the view can still read it
-        fields = (posted_object() or {}) if request.is_json else request.form
-        value = fields.get("socket_id")
-    return value if rules.is_socket_id(value) else None
+    found = request.headers.get("X-Socket-ID")
+    if not rules.is_socket_id(found):
+        # The view is told when it reads the body.
+        with suppress(RequestEntityTooLarge, OSError):
+            if request.mimetype == "application/x-www-form-urlencoded":
+                request.get_data()  # kept, so that the view can still read it
+            fields = (posted_object() or {}) if request.is_json else request.form
+            found = fields.get("socket_id")
+    return found if rules.is_socket_id(found) else None
 
 
 def _posted() -> tuple[Mapping[str, Any], str]:
