@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, has_request_context, request
 from flask.blueprints import BlueprintSetupState
@@ -21,9 +21,6 @@ from _flask_pusher.outbox import Outboxes
 from _flask_pusher.settings import ROUTE, Settings
 from _flask_pusher.templates import Templates
 from _flask_pusher.webhooks import WebhookViews
-
-if TYPE_CHECKING:
-    from flask.typing import ResponseReturnValue
 
 _HOST = "_pusher_host"
 """The variable of the routes that is the host, or the subdomain, of who asks."""
@@ -134,7 +131,7 @@ _IS_FOR_PAGE = {"pusher.auth": True, "pusher.user_auth": True, "pusher.events": 
 _IS_FOR_PAGE.update({f"pusher.{group}_event": False for group in rules.WEBHOOK_GROUPS})
 
 
-def _noted(view: Callable[[], ResponseReturnValue]) -> Callable[..., Response]:
+def _noted(view: Callable[[], Any]) -> Callable[..., Response]:
     """The view, which leaves word that it was asked, and of its answer."""
 
     def noted(**_host: str) -> Response:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hmac
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 from flask import Flask, abort, request
 from werkzeug.exceptions import HTTPException
@@ -17,9 +17,6 @@ from _flask_pusher import handlers, rules
 from _flask_pusher.codec import posted_object
 from _flask_pusher.settings import Settings
 from _flask_pusher.warning import warn
-
-if TYPE_CHECKING:
-    from flask.typing import ResponseReturnValue
 
 G = TypeVar("G", bound=Callable[[], Any])
 E = TypeVar("E", bound="Callable[[dict[str, Any]], Any]")
@@ -130,9 +127,9 @@ class WebhookViews:
         self.max_age = settings.webhook_max_age
         self.declared = declared
         for pattern, _ in chain.from_iterable(declared.events.values()):
-            self._variables(pattern, {})  # a converter that is unknown is told at the start
+            self._variables(pattern, None)  # a converter that is unknown is told at the start
 
-    def answer(self, group: str | None = None) -> ResponseReturnValue:
+    def answer(self, group: str | None = None) -> str:
         """The view of a group's route; None: of the one for all."""
         if not (self.declared.events or self._of_groups(group)):
             self.app.logger.debug("No handler is declared for webhooks at %s.", request.path)
@@ -163,17 +160,15 @@ class WebhookViews:
                 yield handler, (), {}
         for event in events:
             for pattern, handler in self.declared.events.get(event["name"], ()):
-                variables = self._variables(pattern, event)
+                variables = self._variables(pattern, event.get("channel"))
                 if variables is not None:
                     yield handler, (dict(event),), variables
 
-    def _variables(
-        self, pattern: handlers.Pattern | None, event: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
+    def _variables(self, pattern: handlers.Pattern | None, channel: Any) -> dict[str, Any] | None:
         """What a handler's pattern finds in an event's channel; None where it does not match."""
         if pattern is None:
             return {}
-        match, channel = pattern.compile(self.app.url_map).match, event.get("channel", "")
+        match = pattern.compile(self.app.url_map).match
         return match(channel) if rules.is_channel_name(channel) else None
 
     def _verified_events(self, group: str | None) -> list[dict[str, Any]]:
