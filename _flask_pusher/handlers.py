@@ -285,22 +285,25 @@ class Pattern:
 
 # -- Matching -------------------------------------------------------------------------------------
 
+Piece = tuple[str, routing.BaseConverter, str]
+"""A variable's name and converter, and the text behind it."""
+
 
 class Compiled:
     """A pattern for one application: what it matches, and how its variables are converted."""
 
     def __init__(self, pattern: Pattern, url_map: routing.Map) -> None:
-        self.converters: dict[str, routing.BaseConverter] = {}
+        converters: list[routing.BaseConverter] = []
         widths = []
-        for kind, arguments, name in zip(pattern.kinds, pattern.arguments, pattern.names):
+        for kind, arguments in zip(pattern.kinds, pattern.arguments):
             given, options = routing.parse_converter_args(arguments)
             converter = url_map.converters[kind or "default"](url_map, *given, **options)
-            self.converters[name] = converter
+            converters.append(converter)
             width = _WIDTHS.get(kind, converter.weight)
             widths.append(90 if kind in _TEXT and arguments else width)
         self.beginning, *behind = pattern.literals
-        pieces = list(zip(pattern.names, behind))
-        expression = re.escape(self.beginning) + _expression(pieces, self.converters)
+        self.pieces = list(zip(pattern.names, converters, behind))
+        expression = re.escape(self.beginning) + _expression(self.pieces)
         self.fullmatch = re.compile(expression).fullmatch
         self.rank = (-len("".join(pattern.literals)), widths, pattern.shape)
         """Sorts before the patterns of the same beginning that are less specific."""
@@ -311,21 +314,16 @@ class Compiled:
         if found is None:
             return None
         try:
-            return {
-                name: converter.to_python(found[name])
-                for name, converter in self.converters.items()
-            }
+            return {name: converter.to_python(found[name]) for name, converter, _ in self.pieces}
         except routing.ValidationError:
             return None
 
 
-def _expression(
-    pieces: list[tuple[str, str]], converters: Mapping[str, routing.BaseConverter]
-) -> str:
+def _expression(pieces: list[Piece]) -> str:
     """A regular expression for the variables, from the first on, and the texts behind them.
 
-    Of ``private-<slug>-<int:id>`` the pieces are ``("slug", "-")`` and ``("id", "")``. With
-    ``(?>...)`` for what is found once, as Python 3.11 can write it, they become::
+    Of ``private-<slug>-<int:id>`` the pieces are ``("slug", ..., "-")`` and ``("id", ..., "")``.
+    With ``(?>...)`` for what is found once, as Python 3.11 can write it, they become::
 
         (?>  (?P<slug>[^/]{1,}?)-   (?=  (?>(?:[0-9]+))\\Z  )  )    slug: ahead are a number and the end
         (?>  (?P<id>[0-9]+)         (?=  \\Z  )  )                   id: ahead is the end
@@ -339,22 +337,19 @@ def _expression(
         number = next(numbers)
         return f"(?=(?P<_{number}>{expression}))(?P=_{number})"
 
-    def ahead(rest: list[tuple[str, str]]) -> str:
+    def ahead(rest: list[Piece]) -> str:
         """What has to follow: the numbers, and the next variable that is none."""
         expression = ""
-        for position, (name, literal) in enumerate(rest, start=1):
-            piece = f"(?:{_short(converters[name])}){re.escape(literal)}"
-            if not isinstance(converters[name], _NUMBERS):
+        for position, (_, converter, literal) in enumerate(rest, start=1):
+            piece = f"(?:{_short(converter)}){re.escape(literal)}"
+            if not isinstance(converter, _NUMBERS):
                 return expression + piece + (r"\Z" if position == len(rest) else "")
             expression += once(piece)
         return expression + r"\Z"
 
     return "".join(
-        once(
-            f"(?P<{name}>{_short(converters[name])}){re.escape(literal)}"
-            f"(?={ahead(pieces[position:])})"
-        )
-        for position, (name, literal) in enumerate(pieces, start=1)
+        once(f"(?P<{name}>{_short(converter)}){re.escape(literal)}(?={ahead(pieces[position:])})")
+        for position, (name, converter, literal) in enumerate(pieces, start=1)
     )
 
 
