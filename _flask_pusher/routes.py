@@ -47,10 +47,7 @@ def of_current_app(key: str) -> Any:
     try:
         return current_app.extensions[key]
     except KeyError:
-        raise RuntimeError(
-            f"The application {current_app.name!r} has no Pusher. Did you forget to call"
-            " init_app(app)?"
-        ) from None
+        raise RuntimeError(f"{current_app.name!r} has no Pusher: call init_app(app).") from None
 
 
 def expect_application(app: Any) -> Flask:
@@ -87,18 +84,14 @@ def refuse_collisions(app: Flask) -> None:
         kind = type(app.extensions["pusher"]).__name__
         raise RuntimeError(
             f"app.extensions['pusher'] of {app.name!r} holds an object of type {kind} already. Make"
-            " one Pusher, and call its init_app(app) once for each application; keep a client of"
-            " your own under another name."
+            " one Pusher, call init_app(app) once; keep a client of your own under another name."
         )
 
 
 def _add_routes(state: BlueprintSetupState) -> None:
     binding: Binding | None = state.options.get("binding")
     if binding is None:
-        raise RuntimeError(
-            "pusher.blueprint is registered by pusher.init_app(app), or Pusher(app). Call that in"
-            " place of app.register_blueprint(pusher.blueprint)."
-        )
+        raise RuntimeError("Call pusher.init_app(app) in place of app.register_blueprint(...).")
     settings, authorisation, webhooks = binding.settings, binding.authorisation, binding.webhooks
     app = authorisation.app
     hosts = _hosts(app)

@@ -229,6 +229,6 @@ class TestMistakes:
         ],
     )
     def test_an_application_without_init_app_is_told(self, use: Callable[[Pusher], Any]) -> None:
-        told = r"'bare' has no Pusher\. Did you forget to call init_app\(app\)"
+        told = r"'bare' has no Pusher: call init_app\(app\)"
         with Flask("bare").app_context(), pytest.raises(RuntimeError, match=told):
             use(Pusher())

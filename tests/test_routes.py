@@ -239,5 +239,5 @@ def test_a_blueprint_of_the_applications_own_is_an_error_and_changes_nothing(app
 
 
 def test_registering_the_blueprint_by_hand_is_an_error_that_says_what_to_do(app: Flask) -> None:
-    with pytest.raises(RuntimeError, match=r"Call that in place of app\.register_blueprint"):
+    with pytest.raises(RuntimeError, match=r"init_app\(app\) in place of app\.register_blueprint"):
         app.register_blueprint(Pusher().blueprint)
