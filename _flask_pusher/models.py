@@ -93,9 +93,8 @@ class Models:
         self.declared: dict[type, Declared] = {}
         self._followed = followed
         followed.committed = self._committed
-        followed.listeners.update(
-            before_flush=self._begins_flush, after_flush_postexec=self._flushed
-        )
+        followed.listeners["before_flush"] = self._begins_flush
+        followed.listeners["after_flush_postexec"] = self._flushed
 
     def broadcasts(self, model: type[Row], event_name: str) -> ModelDecorator[Row]:
         from sqlalchemy import event, inspect
