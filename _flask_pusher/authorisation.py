@@ -124,7 +124,7 @@ class Authorisation:
         if found is None:
             return {"user_id": socket_id}
         handler = found.handler
-        given = self._data(found, channel, socket_id)
+        given = self._ask(found, _A_DICT, channel, socket_id)
         if given is None:
             return None
         user_id, user_info = given.pop("user_id", None), given.pop("user_info", None)
@@ -144,7 +144,7 @@ class Authorisation:
         if any(name.startswith("channel_name") for name in fields):
             _reject(400, f"Users sign in here; channels are asked at {url_for('pusher.auth')}.")
         found = Found(handler, self.app.ensure_sync(handler), {})
-        user = self._data(found, socket_id)
+        user = self._ask(found, _A_DICT, socket_id)
         if not user:
             _forbid(f"{name_of(handler)}() returned {user!r}, so there is no user.")
         user["id"] = _expect_id(user.get("id"), "'id'", handler)
@@ -163,24 +163,18 @@ class Authorisation:
 
     # -- Handlers --
 
-    def _data(self, found: Found, *arguments: str) -> dict[str, Any] | None:
-        """A copy of the data that a handler gives; None where it gives none."""
-        returned = self._ask(found, _A_DICT, *arguments)
-        return None if returned is None else _expect_dict(returned, _A_DICT, found.handler)
-
     def _ask(self, found: Found, wanted: str, *arguments: str) -> Any:
-        """What a handler returned, unless that refuses, by the table above."""
-        handler = found.handler
+        """What a handler returned, of data a copy, unless that refuses, by the table above."""
         try:
             returned = found.call(*arguments, **found.variables)
         except HTTPException as error:  # abort()
             returned = error
-        if returned is True:
-            return returned
+        if returned is True and wanted is not _A_DICT:
+            return True
         returned = handlers.object_of(returned)
         if wanted is _A_DICT and (returned is None or _is_mapping(returned)):
-            return returned
-        name = name_of(handler)
+            return None if returned is None else dict(returned)
+        name = name_of(found.handler)
         if not returned:
             forgotten = " Is a return missing?" if returned is None else ""
             _forbid(f"{name}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}")
@@ -199,10 +193,11 @@ class Authorisation:
                 f" no consent. Return {wanted}.",
                 logging.WARNING,
             )
-        if _is_always_true(handlers.finished(returned, handler)):
+        if _is_always_true(handlers.finished(returned, found.handler)):
             raise TypeError(
                 f"{name}() returned a {kind}, which is true whatever is in it. Return {wanted}."
             )
+        _expect(wanted is not _A_DICT, returned, wanted, found.handler)
         return returned
 
 
