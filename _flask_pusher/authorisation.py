@@ -113,7 +113,8 @@ class Authorisation:
 
     def _found(self, declared: handlers.ChannelHandlers, channel: str) -> Found | None:
         matcher = self._matchers[declared]
-        if not matcher.is_of(declared):
+        if matcher.patterns is not declared.patterns or matcher.bare is not declared.bare.handler:
+            # Something was declared since.
             matcher = self._matchers[declared] = Matcher(declared, self.app)
         return matcher.find(channel)
 

@@ -392,10 +392,6 @@ class Matcher:
         self.lengths = sorted(set(map(len, self.by_beginning)), reverse=True)
         self.of_the_rest = Found(self.bare, app.ensure_sync(self.bare), {}) if self.bare else None
 
-    def is_of(self, declared: ChannelHandlers) -> bool:
-        """Whether nothing was declared since."""
-        return self.patterns is declared.patterns and self.bare is declared.bare.handler
-
     def find(self, channel: str) -> Found | None:
         for length in self.lengths:
             for compiled, handler, call in self.by_beginning.get(channel[:length], ()):
