@@ -95,8 +95,15 @@ def event(app: Flask, name: str, channel: str = "a") -> Event:
 
 
 PROGRAM = """
-import multiprocessing, os, sys, threading, time, types
+import faulthandler, multiprocessing, os, signal, sys, threading, time, types
 {before}
+def tell_where_it_hangs():
+    signal.alarm(40)
+
+if hasattr(os, "fork"):
+    faulthandler.register(signal.SIGALRM, chain=True)
+    os.register_at_fork(after_in_child=tell_where_it_hangs)
+    tell_where_it_hangs()
 from flask import Flask
 from flask_pusher import Pusher
 {after}
