@@ -98,7 +98,7 @@ PROGRAM = """
 import faulthandler, multiprocessing, os, signal, sys, threading, time, types
 {before}
 def tell_where_it_hangs():
-    signal.alarm(40)
+    signal.alarm(120)
 
 if hasattr(os, "fork"):
     faulthandler.register(signal.SIGALRM, chain=True)
@@ -235,7 +235,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
 
