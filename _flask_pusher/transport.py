@@ -14,7 +14,7 @@ import ssl
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, NamedTuple
@@ -30,7 +30,6 @@ from pusher.errors import (
 from pusher.http import Request
 from pusher.requests import RequestsBackend
 from requests.adapters import HTTPAdapter
-from requests.utils import requote_uri
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 from urllib3.util import Timeout
@@ -171,7 +170,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         try:
             session = kept.idle.pop()[1]
         except IndexError:
-            session = _session()
+            session = _Session()
         prepared = self._prepared(kept.sample, request)
         response = session.send(prepared, allow_redirects=False, **kept.options)
         body = _read(response, self.client.timeout)
@@ -190,7 +189,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
             url, dict(given["proxies"] or {}), True, given["verify"], given["cert"]
         )
         how = {name: given[name] for name in ("cookies", "hooks")}
-        sample = _session().prepare_request(requests.Request("GET", url, request.headers, **how))
+        sample = _Session().prepare_request(requests.Request("GET", url, request.headers, **how))
         timeout = Timeout(connect=self.client.timeout, read=self.client.timeout)
         return _Kept(deque(maxlen=self.connections), {**options, "timeout": timeout}, sample)
 
@@ -199,7 +198,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         prepared.hooks = {event: [*hooks] for event, hooks in sample.hooks.items()}
         prepared.headers = sample.headers.copy()
         prepared.method = request.method
-        prepared.url = f"{str(sample.url)[:-1]}{requote_uri(request.signed_path)}"
+        prepared.url = f"{str(sample.url)[:-1]}{request.signed_path}"
         if request.body:
             prepared.body = request.body
             prepared.headers["Content-Length"] = str(len(request.body))
@@ -225,18 +224,24 @@ class _Kept(NamedTuple):
                 self.idle.popleft()[1].close()
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False
-    for name in ("Accept", "Connection"):  # each says what HTTP/1.1 has without it
-        del session.headers[name]
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter())
-    return session
+class _Session(requests.Session):
+    """One connection to one address, by which no redirect is followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        for name in ("Accept", "Connection"):  # each says what HTTP/1.1 has without it
+            del self.headers[name]
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
+
+    def resolve_redirects(self, *_args: Any, **_options: Any) -> Iterator[Any]:
+        """None, for which requests would take the address apart."""
+        return iter(())
 
 
 class _Adapter(HTTPAdapter):
-    """One connection to one address, which TCP itself keeps alive."""
+    """What TCP itself keeps alive."""
 
     _pool: Any = None
 
@@ -250,6 +255,10 @@ class _Adapter(HTTPAdapter):
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **options)
         return self._pool
+
+    def request_url(self, request: Prepared, proxies: Mapping[str, str] | None) -> str:
+        """The path; to a proxy, it may be the whole address."""
+        return super().request_url(request, proxies) if proxies else request.path_url
 
 
 def proxies_for(host: str) -> dict[str, Any]:
