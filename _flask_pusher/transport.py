@@ -285,16 +285,18 @@ def _broke(causes: Iterable[BaseException]) -> bool:
 def _read(response: requests.Response, timeout: float) -> bytes:
     """A body, which may neither go on for ever nor fill the memory."""
     deadline = time.monotonic() + timeout
-    body = bytearray()
-    response.raw.enforce_content_length = True  # urllib3 1.26 does not by itself
+    raw, body = response.raw, bytearray()
+    raw.enforce_content_length = True  # urllib3 1.26 does not by itself
+    # What says that it is short is read as a whole, which takes less.
+    is_short = (raw.length_remaining or math.inf) <= READ_BYTES
     with response:
-        for part in response.iter_content(READ_BYTES):
+        while part := raw.read(None if is_short else READ_BYTES, decode_content=True):
             body += part
             if len(body) > MOST_BYTES:
                 raise _no_answer_of_channels(f"of more than {MOST_BYTES} bytes")
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout
-    return bytes(body)
+    return bytes(body) or response.content  # of which a hook may have read it
 
 
 def _accepted(answer: Any) -> dict[str, Any]:

@@ -626,15 +626,17 @@ def test_what_watches_the_sessions_of_requests_sees_each_call(
 def test_the_options_of_requests_are_sent_with_each_call(
     client_of: ClientOf, scripted: Callable[..., Scripted]
 ) -> None:
-    seen: list[int] = []
+    seen: list[Any] = []
     options = {
         "auth": ("ana", "secret"),
         "cookies": {"sticky": "7"},
-        "hooks": {"response": lambda response, **_: seen.append(response.status_code)},
+        "hooks": {
+            "response": lambda response, **_: seen.append((response.status_code, response.text))
+        },
     }
     server = scripted([answer(head="Set-Cookie: other=8\r\n"), answer(), answer()])
     client = client_of(**server.config, PUSHER_BACKEND_OPTIONS=options)
-    publish(client, "one")
+    assert publish(client, "one") == {}
     publish(client, "two")
     client.channels_info("presence-", ["user_count"])
     for request in server.requests:
@@ -643,7 +645,7 @@ def test_the_options_of_requests_are_sent_with_each_call(
     assert server.requests[2].startswith("GET /apps/1/channels?")
     assert "filter_by_prefix=presence-&info=user_count" in server.requests[2]
     assert "Content-Length" not in server.requests[2]
-    assert seen == [200, 200, 200]
+    assert seen == [(200, "{}")] * 3
 
 
 def test_what_an_authentication_hooks_into_a_call_is_of_that_call_alone(
