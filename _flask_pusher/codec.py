@@ -29,14 +29,11 @@ class Keys(dict):  # type: ignore[type-arg]
 
 class Codec:
     """What ``json.dumps`` and ``json.loads`` take for an encoder's or decoder's class, and for its
-    instance: an application's JSON provider, which a copy keeps and a pickle leaves behind."""
+    instance: an application's JSON provider, which a deep copy and a pickle leave behind."""
 
     def __init__(self, app: flask.Flask | None, ensure_ascii: bool = True) -> None:
         self.app = app
         self.ensure_ascii = ensure_ascii
-
-    def __deepcopy__(self, memo: Any) -> Codec:
-        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {"app": None, "ensure_ascii": self.ensure_ascii}

@@ -91,6 +91,8 @@ def info(attributes: Iterable[str]) -> dict[str, str]:
     """The parameter by which the API is asked for attributes of channels."""
     names = [attributes] if isinstance(attributes, str) else list(attributes)
     texts = [text(name, "Each attribute") for name in names]
+    if strange := [one for one in texts if not re.fullmatch("[a-z_,]+", one)]:
+        raise ValueError(f"An attribute is user_count, for example; this is {strange[0]!r:.100}.")
     return {"info": ",".join(texts)} if texts else {}
 
 

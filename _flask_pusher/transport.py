@@ -69,12 +69,7 @@ class Transport:
         self.observers: Callable[[], Observer | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observers": None}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Transport:
-        copied = Transport(copy.deepcopy(self.backend, memo))
-        copied.observers = self.observers
-        return copied
+        return {**self.__dict__, "observers": None}  # a copy has no application
 
     def send_request(self, request: Request) -> Any:
         observer = self.observers() if self.observers else None

@@ -245,6 +245,9 @@ def test_questions_are_asked_at_their_paths(client: Client, api: Any) -> None:
         lambda client: client.channels_info("a&info=x"),
         lambda client: client.channels_info("#server-to-user-"),
         lambda client: client.channel_info("news", [5]),
+        lambda client: client.channel_info("news", ["user_count&a=b"]),
+        lambda client: client.channels_info("presence-", "user_count,subscription_count é"),
+        lambda client: client.trigger("news", "flash", {}, info=["user count"]),
         lambda client: client.channel_info(".."),
         lambda client: client.channel_info("#server-to-user-7"),
         lambda client: client.users_info("."),
@@ -255,7 +258,8 @@ def test_questions_that_cannot_be_are_refused(
     client: Client, api: Any, ask: Callable[[Client], Any]
 ) -> None:
     with pytest.raises(
-        (ValueError, TypeError), match=r"should be text|A channel's name has|no path"
+        (ValueError, TypeError),
+        match=r"should be text|A channel's name has|no path|An attribute is user_count, for example",
     ):
         ask(client)
     assert api.calls == []

@@ -231,13 +231,16 @@ def pickled(client: Client) -> Any:
 
 def test_a_copied_client_keeps_its_applications_json(app: Flask, client: Client) -> None:
     app.json = Money(app)
-    signed = copy.deepcopy(client).authenticate_user("1.2", {"id": "7", "of": Amount(3)})
+    signed = copy.copy(client).authenticate_user("1.2", {"id": "7", "of": Amount(3)})
     assert '"3 EUR"' in signed["user_data"]
 
 
-def test_a_pickled_client_takes_the_current_applications_json(app: Flask, client: Client) -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_one_without_an_application_takes_the_current_ones_json(
+    app: Flask, client: Client, copied: Callable[[Client], Any]
+) -> None:
     app.json = Money(app)
-    other = pickled(client)
+    other = copied(client)
     with app.app_context():
         assert (
             '"3 EUR"' in other.authenticate_user("1.2", {"id": "7", "of": Amount(3)})["user_data"]
