@@ -305,7 +305,7 @@ def _accepted(answer: Any) -> dict[str, Any]:
         raise _no_answer_of_channels(f"of type {type(answer).__name__}")
     status = answer.get("code") if "error" in answer else None
     if isinstance(status, int) and status >= 400:
-        raise _refusal(status, answer["error"], {})
+        raise _refusal(status, str(answer["error"]), {})
     return answer
 
 

@@ -860,10 +860,11 @@ def test_an_answer_of_another_form_is_given_as_it_is(
     assert publish(client_of(**api.config, PUSHER_BACKEND=backend)) == json.loads(body)
 
 
+@pytest.mark.parametrize("error", ['"refused"', '{"message": "refused"}'])
 def test_a_refusal_with_status_200_as_soketi_sends_it_is_a_refusal(
-    client_of: ClientOf, api: Any, backend: Any
+    client_of: ClientOf, api: Any, backend: Any, error: str
 ) -> None:
-    api.answers.append((200, '{"error": "refused", "code": 403}'))
+    api.answers.append((200, f'{{"error": {error}, "code": 403}}'))
     with pytest.raises(PusherForbidden, match="refused"):
         publish(client_of(**api.config, PUSHER_BACKEND=backend))
 
