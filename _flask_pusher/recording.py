@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from pusher.crypto import generate_shared_secret
 from pusher.http import Request
@@ -30,7 +31,7 @@ class RecordedEvent(NamedTuple):
     name: str
     """The event's name."""
     data: Any
-    """The data as a browser's handler is given it: decoded, and decrypted where it was encrypted."""
+    """The data as a browser's handler is given it: decoded, and decrypted by this application's key."""
     socket_id: str | None
     """The connection that does not get the event, or None."""
 
@@ -92,10 +93,11 @@ class Recordings:
 def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:
     """An event of the HTTP API, as a browser would see it."""
     channels, data = event["channels"], _as_in_browser(event["data"])
-    if rules.is_encrypted(channels[0]) and isinstance(data, dict) and "nonce" in data:
-        secret = generate_shared_secret(channels[0].encode(), api_of(client).master_key)
-        nonce, ciphertext = (base64.b64decode(data[part]) for part in ("nonce", "ciphertext"))
-        data = _as_in_browser(SecretBox(secret).decrypt(ciphertext, nonce).decode())
+    if rules.is_encrypted(channels[0]):
+        with suppress(LookupError, TypeError, ValueError, CryptoError):  # it was sealed elsewhere
+            secret = generate_shared_secret(channels[0].encode(), api_of(client).master_key)
+            nonce, ciphertext = (base64.b64decode(data[part]) for part in ("nonce", "ciphertext"))
+            data = _as_in_browser(SecretBox(secret).decrypt(ciphertext, nonce).decode())
     return RecordedEvent(list(channels), event["name"], data, event.get("socket_id"))
 
 

@@ -6,13 +6,16 @@ import gc
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, stream_with_context
 
 from _flask_pusher.publisher import SENDERS, publisher
 from flask_pusher import Pusher, PusherError
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeApp
 
 
 @pytest.fixture
@@ -218,6 +221,31 @@ def test_the_worker_is_told_of_a_refusal_and_raises_none(
     with app.app_context():
         pusher.publish(json.loads(queued[0]))
     assert [names for names, _ in lost] == [["one"]]
+
+
+@pytest.mark.parametrize("key", [None, "B" * 42 + "A="])
+def test_a_worker_with_another_key_or_none_is_told_of_encrypted_events_as_they_are(
+    app: Flask,
+    pusher: Pusher,
+    make_app: MakeApp,
+    api: Any,
+    queued: list[str],
+    lost: list[Any],
+    key: str | None,
+) -> None:
+    with app.app_context():
+        pusher.defer("a", "one", {"n": 1})
+        pusher.defer("private-encrypted-a", "two", "secret")
+    calls = json.loads(queued[0])
+    settings = {**api.config, "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": key}
+    worker = make_app(there := Pusher(), **settings)
+    api.answers += [(400, "no")] * 3
+    with worker.app_context():
+        there.publish(calls)
+        with there.record_events() as events:
+            there.publish(calls)
+    assert [names for names, _ in lost] == [["one", "two"]]
+    assert events[1].data == json.loads(calls[1]["data"])
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 503])
