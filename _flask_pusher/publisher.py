@@ -436,6 +436,10 @@ def publisher() -> Publisher:
     return _publishers.get(pid) or _publishers.setdefault(pid, Publisher())
 
 
+# After the functions that the application gave to atexit, which a publisher's own may come before.
+atexit.register(lambda: publisher().flush())
+
+
 def submit(events: Sequence[Event]) -> Delivery:
     """Have the publisher publish events, all of one client, to its present address. This neither
     waits nor raises; where no thread can be started, it publishes in this one."""

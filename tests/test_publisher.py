@@ -95,7 +95,7 @@ def event(app: Flask, name: str, channel: str = "a") -> Event:
 
 
 PROGRAM = """
-import faulthandler, multiprocessing, os, signal, sys, threading, time, types
+import atexit, faulthandler, multiprocessing, os, signal, sys, threading, time, types
 {before}
 def tell_where_it_hangs():
     signal.alarm(120)
@@ -175,6 +175,12 @@ PROGRAMS = {
     "has published before a thread does when main has ended": Program(
         "get('1'); threading.Thread(target=get_when_main_has_ended, args=['2']).start()",
         ["1", "2"],
+    ),
+    "publishes as it ends": Program(
+        "atexit.register(get, '1')", ["1"], is_put_off=sys.version_info[:2] != (3, 12)
+    ),
+    "has published before it does as it ends": Program(
+        "atexit.register(get, '2'); get('1')", ["1", "2"]
     ),
     "has a forked child": Program("run_in_a_process('fork', get, '1')", ["1"]),
     "has a spawned child": Program("run_in_a_process('spawn', get, '1')", ["1"]),
