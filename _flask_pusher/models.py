@@ -72,7 +72,9 @@ class Change(NamedTuple):
     after: tuple[str, ...]
 
     def then(self, later: Change) -> Change:
-        return Change(self.was_there, later.is_there, self.before, later.after)
+        # Where it is not known whom a row was for as it was loaded, and it is deleted in the end.
+        known = later.before if self.was_there and not later.is_there else ()
+        return Change(self.was_there, later.is_there, self.before or known, later.after)
 
 
 class Declared(NamedTuple):

@@ -501,6 +501,18 @@ class TestWhoHears:
 
         assert set(orders.commit(move)) == {"private-orders", "private-user-2"}
 
+    def test_a_deletion_is_told_where_the_old_value_was_not_known(self, orders: Shop) -> None:
+        order = orders.session.get_one(Order, 7)
+        orders.session.commit()
+
+        def change() -> None:
+            order.user_id = 3
+            orders.session.flush()
+            orders.session.delete(order)
+
+        gone = of(deleted=(7,))
+        assert orders.commit(change) == {"private-orders": gone, "private-user-3": gone}
+
     def test_a_row_that_is_expired_is_loaded_for_the_function(self, orders: Shop) -> None:
         def change() -> None:
             order = orders.session.get_one(Order, 7)
