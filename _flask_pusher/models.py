@@ -127,11 +127,12 @@ class Models:
     @contextmanager
     def silence(self) -> Iterator[None]:
         """Tell nothing of what is flushed inside, in this context."""
-        token = _silent.set((*_silent.get(), self))
+        _silent.set((*_silent.get(), self))
         try:
             yield
-        finally:
-            _silent.reset(token)
+        finally:  # of two generators the first may end first
+            at = _silent.get().index(self)
+            _silent.set(_silent.get()[:at] + _silent.get()[at + 1 :])
 
     # -- In a flush --
 

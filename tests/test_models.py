@@ -829,6 +829,18 @@ class TestNotTold:
 
         assert orders.told(job)["private-user-1"] == of(updated=(7,))
 
+    def test_no_broadcasts_is_over_when_the_last_has_ended(self, orders: Shop) -> None:
+        def read(rows: int) -> Iterator[int]:
+            with orders.pusher.no_broadcasts():
+                yield from range(rows)
+
+        def job() -> None:
+            for _ in zip(read(1), read(2)):  # the first ends first
+                pass
+            orders.session.get_one(Order, 7).state = "paid"
+
+        assert orders.commit(job)["private-user-1"] == of(updated=(7,))
+
     def test_no_broadcasts_is_for_one_extension(self, orders: Shop, new_shop: NewShop) -> None:
         other = new_shop()
         other.broadcast_orders()
