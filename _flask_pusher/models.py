@@ -172,7 +172,7 @@ class Models:
                     failed = transaction.failed if before is None and not is_there else None
                     before = (before or ()) + _names(declared, _as_loaded(state, old), failed)
                 change = Change(was_there, is_there, before or (), after)
-                transaction.keep((declared, state.identity), change)
+                transaction.keep((declared, state.key), change)
 
     # -- After the commit --
 
@@ -231,7 +231,7 @@ def _as_loaded(state: InstanceState[Any], old: Mapping[str, list[Any]]) -> Any:
 def _events(api: Api, changes: Changes) -> list[dict[str, Any]]:
     """An event for each channel, which says which rows, by model and by what became of them."""
     told = defaultdict(list)
-    for (declared, key), change in changes.items():
+    for (declared, (_, key, *_)), change in changes.items():
         for channel in dict.fromkeys(change.before + change.after):
             what = (declared.model.__name__, _KINDS[change[:2]], key)
             told[declared.event_name, channel].append(what)

@@ -123,6 +123,19 @@ class Line(Base):
     order: Mapped[Order] = relationship(back_populates="lines")
 
 
+class Letter(Base):
+    __tablename__ = "letters"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Telegram(Letter):
+    """One of another table, with keys of its own."""
+
+    __tablename__ = "telegrams"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    __mapper_args__ = {"concrete": True}  # noqa: RUF012
+
+
 class Ticket(Base):
     __tablename__ = "tickets"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -747,6 +760,12 @@ class TestWhichRows:
         assert orders.commit(change)["private-user-3"] == of(updated=(9,))
         told = orders.commit(lambda: orders.session.delete(orders.session.get_one(Order, 9)))
         assert told["private-user-1"] == of(deleted=(9,))
+
+    def test_a_subclass_with_keys_of_its_own_is_told_beside_its_base(self, shop: Shop) -> None:
+        shop.pusher.broadcasts(Letter)(lambda row: type(row).__name__)
+        told = shop.commit(lambda: shop.session.add_all([Letter(id=1), Telegram(id=1)]))
+        new = of(created=(1,), model="Letter")
+        assert told == {"Letter": new, "Telegram": new}
 
     def test_a_subclass_may_be_declared_as_well(self, orders: Shop) -> None:
         orders.pusher.broadcasts(GiftOrder)(lambda _: "gifts")
