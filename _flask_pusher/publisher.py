@@ -278,9 +278,8 @@ class Publisher:
         return True
 
     def _at_exit(self) -> None:
-        """A process that ends sends what waits: by its own end, by multiprocessing's, and by that
-        of Celery's workers, which each call other functions."""
-        atexit.register(self.flush)
+        """A process that ends sends what waits: as its threads end, multiprocessing's too, by
+        atexit below, and as Celery's workers end, which call neither."""
         with suppress(AttributeError, RuntimeError):  # too late, where only a thread still runs
             # Before the pools of concurrent.futures close, which asyncio resolves names with.
             threading._register_atexit(self.flush)  # type: ignore[attr-defined]
@@ -436,7 +435,7 @@ def publisher() -> Publisher:
     return _publishers.get(pid) or _publishers.setdefault(pid, Publisher())
 
 
-# After the functions that the application gave to atexit, which a publisher's own may come before.
+# Registered here, it is called after the application's own functions, which may publish, too.
 atexit.register(lambda: publisher().flush())
 
 
