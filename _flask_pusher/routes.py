@@ -72,6 +72,7 @@ def make_blueprint(url_prefix: str, import_name: str) -> Blueprint:
         )
     blueprint = Blueprint("pusher", import_name, url_prefix=url_prefix)
     blueprint.record(_add_routes)
+    blueprint.url_defaults(page.add_version)
     return blueprint
 
 

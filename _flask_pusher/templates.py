@@ -10,7 +10,6 @@ from flask import Flask, url_for
 from jinja2 import Environment
 from markupsafe import Markup
 
-from _flask_pusher import page
 from _flask_pusher.client import Client
 from _flask_pusher.settings import Settings, hosted_cluster
 
@@ -95,7 +94,7 @@ class Templates(NamedTuple):
         scripts = (
             _script(self.settings.js_url, pusher_js),
             _script(self.settings.idiomorph_url, _IDIOMORPH) if morph else {},
-            {"src": page.address(), **ours},
+            {"src": url_for("pusher.page"), **ours},
         )
         common = {} if nonce is None else {"nonce": nonce}
         return Markup("\n").join(_tag({**script, **common}) for script in scripts if script)

@@ -12,7 +12,6 @@ from flask.testing import FlaskClient
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client as Browser
 
-from _flask_pusher import page
 from flask_pusher import Pusher
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def address(app: Flask, pusher: Pusher) -> str:
     with app.test_request_context():
-        return page.address()
+        return url_for("pusher.page")
 
 
 def test_browsers_keep_the_script_for_ever_by_its_address(
@@ -57,7 +56,7 @@ def test_the_script_is_below_the_prefix_and_where_the_application_is_mounted(
 ) -> None:
     app = make_app()
     Pusher(app, url_prefix="/live")
-    app.route("/")(page.address)
+    app.route("/")(lambda: url_for("pusher.page"))
     mounted = Browser(DispatcherMiddleware(Flask("outer"), {"/shop": app}))
 
     address = mounted.get("/shop/").text
@@ -70,7 +69,7 @@ def test_the_script_is_at_every_host_that_the_application_answers_at() -> None:
     app = Flask("an_app", host_matching=True, static_host="static.example")
     app.config.update(PUSHER_APP_ID="1", PUSHER_KEY="a-key", PUSHER_SECRET="a-secret")
     Pusher(app)
-    app.add_url_rule("/", view_func=page.address, endpoint="home", host="<_>")
+    app.add_url_rule("/", view_func=lambda: url_for("pusher.page"), endpoint="home", host="<_>")
     app.url_value_preprocessor(lambda _endpoint, values: (values or {}).pop("_", None))
     for host in ("one.example", "two.example"):
         address = app.test_client().get("/", base_url=f"http://{host}").text
@@ -80,4 +79,4 @@ def test_the_script_is_at_every_host_that_the_application_answers_at() -> None:
 def test_the_script_is_found_outside_of_a_request_by_the_servers_name(make_app: MakeApp) -> None:
     app = make_app(Pusher(), SERVER_NAME="shop.example")
     with app.app_context():
-        assert url_for("pusher.page") == "http://shop.example/pusher/page.js"
+        assert url_for("pusher.page").startswith("http://shop.example/pusher/page.js?v=")

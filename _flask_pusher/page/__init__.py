@@ -12,19 +12,17 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from flask import Response, request, url_for
+from flask import Response, request
 
 _FOREVER = "public, max-age=31536000, immutable"
 
 
-def address() -> str:
-    """Where the script is, as the page that is being rendered reaches it. A changed script has
-    another address.
-
-    :raises RuntimeError: outside of a request, where the application has no ``SERVER_NAME``.
-    """
-    return url_for("pusher.page", v=_script()[1])
+def add_version(endpoint: str, values: dict[str, Any]) -> None:
+    """Let ``url_for("pusher.page")`` say which script: a changed one has another address."""
+    if endpoint == "pusher.page":
+        values.setdefault("v", _script()[1])
 
 
 def page() -> Response:
@@ -32,8 +30,8 @@ def page() -> Response:
     text, version = _script()
     response = Response(text, mimetype="text/javascript")
     response.set_etag(version)
-    is_of_this_version = request.args.get("v") == version
-    response.headers["Cache-Control"] = _FOREVER if is_of_this_version else "no-cache"
+    is_this = request.args.get("v") == version
+    response.headers["Cache-Control"] = _FOREVER if is_this else "no-cache"
     response.make_conditional(request)
     return response
 
