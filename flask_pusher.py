@@ -514,7 +514,8 @@ class Pusher:
             assert events[0].channels == ["private-order-7"]
 
         It holds for the current application and all its threads; outside an application context,
-        for all applications of this extension. It can be nested: every list gets the events.
+        for all applications of this extension. It can be nested: every list gets the events. A
+        :class:`Client` of your own, beside the extension's, is in each list.
 
         :param channels: what the client's questions are answered by: a dict of channels' names
             with the number of subscribers, or the members' ids on a presence channel. Without it,

@@ -61,6 +61,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         other = copy.copy(self)
         other.move(*address)
         other.http = Transport(self.http.backend)
+        other.http.observers = None
         return other
 
     def asking(self, info: Iterable[str]) -> Api:

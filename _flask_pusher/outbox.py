@@ -39,7 +39,7 @@ import click
 from flask import Flask, Response, g, has_app_context, has_request_context, request
 from flask.signals import appcontext_tearing_down, request_finished, request_tearing_down
 
-from _flask_pusher.client import Client
+from _flask_pusher.client import Client, api_of
 from _flask_pusher.desk import Event, Wire
 from _flask_pusher.handlers import Slot
 from _flask_pusher.publisher import Delivery, is_telling, named, publish_here, publisher, submit
@@ -169,9 +169,8 @@ class Outboxes:
     def record(self, wires: Sequence[Wire]) -> bool:
         """Let events go into the recordings that are in force. Returns whether there are any."""
         recordings = self.recordings.of(self.client)
-        for wire in wires:
-            for recording in recordings:
-                recording.add(self.client, wire)
+        for recording in recordings:
+            recording.add(api_of(self.client), wires)
         return bool(recordings)
 
     def _here(self) -> Iterator[Outbox]:
@@ -238,7 +237,7 @@ class Outboxes:
                 events.append(entry)
             else:
                 for recording in entry.recordings:
-                    recording.add(self.client, entry.wire)
+                    recording.add(api_of(self.client), [entry.wire])
         is_taken = not events
         try:
             is_taken = is_taken or self._handed_over(events)
@@ -374,7 +373,7 @@ class Outbox:
             found = [entry for entry in self._entries if recording in (entry.recordings or ())]
         for entry in found:
             if entry.is_allowed() and not self.failure:
-                recording.add(self.owner.client, entry.wire)
+                recording.add(api_of(self.owner.client), [entry.wire])
             entry.recordings = [one for one in entry.recordings or () if one is not recording]
 
     def answer(self) -> bool:

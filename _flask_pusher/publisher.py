@@ -30,7 +30,7 @@ from flask import Flask
 from pusher.errors import PusherError
 
 from _flask_pusher import policy
-from _flask_pusher.client import Client
+from _flask_pusher.client import Client, api_of
 from _flask_pusher.desk import Address, Call, Desk, Event, Lost, Wire
 from _flask_pusher.recording import recorded
 from _flask_pusher.transport import NoAnswer
@@ -181,7 +181,7 @@ def _send_signal(signal: blinker.NamedSignal, events: Sequence[Event], **told: A
     app = events[0].app
     token = _is_telling.set(True)
     try:
-        found = [recorded(event.client, event.wire) for event in events]
+        found = [recorded(api_of(event.client), event.wire) for event in events]
         with app.app_context():
             signal.send(app, _async_wrapper=app.ensure_sync, events=found, **told)
     except Exception:

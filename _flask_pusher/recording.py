@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,9 +15,10 @@ from pusher.crypto import generate_shared_secret
 from pusher.http import Request
 
 from _flask_pusher import expect, rules
+from _flask_pusher.api import Api
 from _flask_pusher.client import Client, api_of
 from _flask_pusher.stand_in import Channels, answer_of, events_of
-from _flask_pusher.transport import Observer
+from _flask_pusher.transport import Observer, Transport
 
 
 class RecordedEvent(NamedTuple):
@@ -40,62 +41,66 @@ class RecordedEvent(NamedTuple):
 class Recording:
     """A list of events; the client that it is for, None for any; and what is occupied meanwhile."""
 
+    of: Recordings
     client: Client | None
     channels: Channels
     events: list[RecordedEvent] = field(default_factory=list)
     at_end: dict[int, Callable[[Recording], None]] = field(default_factory=dict)
     """Called when the recording ends, for events whose fate is undecided by then."""
 
-    def add(self, client: Client, event: Mapping[str, Any]) -> None:
-        self.events.append(recorded(client, event))
+    def add(self, api: Api, events: Iterable[Mapping[str, Any]]) -> None:
+        self.events += [recorded(api, event) for event in events]
+
+
+_in_force: list[Recording] = []
 
 
 class Recordings:
     """The recordings that one extension's applications are in."""
 
-    def __init__(self) -> None:
-        self._active: list[Recording] = []
-
     def of(self, client: Client) -> list[Recording]:
-        return [one for one in list(self._active) if one.client in (None, client)]
+        return [one for one in list(_in_force) if one.of is self and one.client in (None, client)]
 
     def watch(self, client: Client) -> None:
         """Let what a client sends go to the recordings while there are any."""
-        api_of(client).http.observers = lambda: self._observer(client)
-
-    def _observer(self, client: Client) -> Observer | None:
-        recordings = self.of(client)
-        if not recordings:
-            return None
-
-        def observe(request: Request) -> dict[str, Any]:
-            known = [channel for one in recordings for channel in one.channels.items()]
-            answer = answer_of(request, dict(known))
-            for event in events_of(request):
-                for recording in recordings:
-                    recording.add(client, event)
-            return answer
-
-        return observe
+        api_of(client).http.observers = lambda: _observer(self.of(client))
 
     @contextmanager
     def record(self, client: Client | None, channels: Channels | None) -> Iterator[Recording]:
-        recording = Recording(client, channels or {})
-        self._active.append(recording)
+        recording = Recording(self, client, channels or {})
+        _in_force.append(recording)
         try:
             yield recording
         finally:
-            self._active.remove(recording)
+            _in_force.remove(recording)
             for settle in list(recording.at_end.values()):
                 settle(recording)
 
 
-def recorded(client: Client, event: Mapping[str, Any]) -> RecordedEvent:
+def _observer(recordings: list[Recording]) -> Observer | None:
+    if not recordings:
+        return None
+
+    def observe(request: Request) -> dict[str, Any]:
+        known = [channel for one in recordings for channel in one.channels.items()]
+        answer = answer_of(request, dict(known))
+        for recording in recordings:
+            recording.add(request.client, events_of(request))
+        return answer
+
+    return observe
+
+
+# A client that an application makes beside the extension's is of no application, and each hears it.
+Transport.observers = staticmethod(lambda: _observer(list(_in_force)))
+
+
+def recorded(api: Api, event: Mapping[str, Any]) -> RecordedEvent:
     """An event of the HTTP API, as a browser would see it."""
     channels, data = event["channels"], _as_in_browser(event["data"])
     if rules.is_encrypted(channels[0]):
         with suppress(LookupError, TypeError, ValueError, CryptoError):  # it was sealed elsewhere
-            secret = generate_shared_secret(channels[0].encode(), api_of(client).master_key)
+            secret = generate_shared_secret(channels[0].encode(), api.master_key)
             nonce, ciphertext = (base64.b64decode(data[part]) for part in ("nonce", "ciphertext"))
             data = _as_in_browser(SecretBox(secret).decrypt(ciphertext, nonce).decode())
     return RecordedEvent(list(channels), event["name"], data, event.get("socket_id"))

@@ -64,12 +64,14 @@ class Transport:
     """What a client sends through: the backend, whose answers and errors it checks; or an observer
     that answers in its place, while events are recorded."""
 
+    observers: Callable[[], Observer | None] | None = None
+    """Who answers at present, if anybody does."""
+
     def __init__(self, backend: Any) -> None:
         self.backend = backend
-        self.observers: Callable[[], Observer | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "observers": None}  # a copy has no application
+        return {"backend": self.backend}  # a copy has no application
 
     def send_request(self, request: Request) -> Any:
         observer = self.observers() if self.observers else None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
 
-from flask_pusher import Client, Pusher, RecordedEvent
+from flask_pusher import Client, NoAnswer, Pusher, RecordedEvent
 
 if TYPE_CHECKING:
     from tests.conftest import MakeApp
@@ -296,3 +298,24 @@ def test_an_answer_that_is_awaited_for_real_is_awaited(make_app: MakeApp) -> Non
         assert asyncio.run(client.trigger("a", "one", {})) == {}
         assert asyncio.run(client.channels_info()) == {"channels": {}}
     assert [event.name for event in events] == ["one"]
+
+
+@pytest.mark.parametrize("is_in_context", [True, False])
+def test_a_client_of_ones_own_is_recorded_too(
+    app: Flask, pusher: Pusher, is_in_context: bool
+) -> None:
+    key = base64.b64encode(b"another-key-of-32-bytes-in-all..").decode()
+    nobody: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "ssl": False}
+    tenant = Client("2", "b-key", "b-secret", encryption_master_key_base64=key, **nobody)
+    context = app.app_context() if is_in_context else nullcontext()
+    with context, pusher.record_events(CHANNELS) as events:
+        tenant.trigger("private-encrypted-a", "flash", {"n": 1})
+        copy.deepcopy(tenant).trigger("news", "flash", "text")
+        answer = tenant.channel_info("news", ["subscription_count"])
+    assert [event[:3] for event in events] == [
+        (["private-encrypted-a"], "flash", {"n": 1}),
+        (["news"], "flash", "text"),
+    ]
+    assert answer["subscription_count"] == 3
+    with pytest.raises(NoAnswer):
+        tenant.trigger("news", "flash", "text")
