@@ -926,6 +926,22 @@ class TestPlaces:
             shop.session.commit()
         api.until(lambda: len(api.events) == 4)
         assert {channel for channel, _, _ in api.events} == {"private-orders", "private-user-3"}
+        assert len(api.calls) == 2  # a batch for each transaction
+
+    @pytest.mark.parametrize("mode", ["thread", "request"])
+    def test_what_the_service_refuses_is_told_as_lost(
+        self, new_shop: NewShop, api: Any, lost: list[Any], mode: str
+    ) -> None:
+        shop = new_shop(PUSHER_PUBLISHER=mode, **api.config)
+        shop.broadcast_orders()
+        api.answers = [(401, "No such key.")]
+        with shop.app.app_context():
+            shop.session.add(Order(id=9, user_id=3))
+            shop.session.commit()
+        api.until(lambda: bool(lost))
+        ((names, error),) = lost
+        assert names == ["changed", "changed"]
+        assert "No such key." in str(error)
 
     def test_the_end_of_a_job_waits_until_the_service_has_been_told(
         self, new_shop: NewShop, api: Any
