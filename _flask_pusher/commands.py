@@ -69,6 +69,8 @@ def _problems(handlers: Handlers) -> Iterator[str]:
     """What no request shows, or only one that fails."""
     for key, meant in strangers(current_app.config).items():
         yield f"{key} is no setting of Flask-Pusher. Is {meant} meant?"
+    for name in sorted(set(handlers.events).difference(rules.WEBHOOK_EVENTS)):
+        yield f"@pusher.webhooks.event({name!r}): Channels sends no event of this name."
     asked = (*handlers.auth.patterns.values(), *handlers.channel_data.patterns.values())
     for pattern, _ in chain(asked, *handlers.events.values()):
         try:
@@ -90,8 +92,6 @@ def _in_force(binding: Binding) -> Iterator[tuple[str, Any]]:
             value = "(not set)"
         elif row.shown == NEVER:
             value = "(set, not shown)"
-        elif row.field == "client_options":
-            value = json.dumps(value)
         yield row.key, value or repr(value)
 
 
@@ -113,8 +113,6 @@ def _show_declared(binding: Binding) -> None:
             heard += every.get(name, ())
         names = ", ".join(map(_named, heard)) or "(no handler)"
         click.echo(f"  {_url(f'{group}_event')}  {names}")
-    for name in sorted(set(every).difference(rules.WEBHOOK_EVENTS)):
-        click.echo(f"  {name}, which is none of Channels': {', '.join(map(_named, every[name]))}")
     if models:
         click.echo("Whose changes pages are told of, and who names the channels:")
     for one in models:
@@ -147,7 +145,7 @@ def _probe(client: Client, url: str) -> None:
     except (requests.RequestException, ValueError) as error:
         happened, _ = in_words(error, host, client.timeout)
         raise click.ClickException(f"{url} cannot be reached: {happened}.") from None
-    if not 200 <= answer.status_code < 300:
+    if (answer.status_code, answer.text) != (200, "OK"):
         raise click.ClickException(f"{url} answers {answer.status_code}: {_meaning(answer)}.")
     click.echo(f"\n{url} takes webhooks (status {answer.status_code}).")
 
@@ -159,6 +157,8 @@ def _meaning(answer: Any) -> str:
         return ours[0].strip().rstrip(".")
     if "Location" in answer.headers:
         return f"it redirects to {answer.headers['Location']}, and the service does not follow"
+    if answer.ok:
+        return "something else does, a login page for one, and the service takes that for a yes"
     if answer.status_code in (404, 405):
         return "no webhook route is there"
     if 400 <= answer.status_code < 404:
@@ -274,7 +274,7 @@ def _api() -> Iterator[Client]:
         if status is not None:
             text = f"{_base_url(client)} refuses: {type(error).__name__}: {text}"
         if status == 401:
-            text += " (Are PUSHER_KEY and PUSHER_SECRET this app's? Is the clock right here?)"
+            text += " (Are PUSHER_KEY and PUSHER_SECRET each in its place? Is the clock right?)"
         raise click.ClickException(text) from None
     except (AttributeError, KeyError, TypeError):
         raise click.ClickException(

@@ -80,7 +80,7 @@ class TestCheck:
             "PUSHER_AUTH_MAX_CHANNELS": "500",
             "PUSHER_JS_URL": "(not set)",
             "PUSHER_IDIOMORPH_URL": "(not set)",
-            "PUSHER_CLIENT_OPTIONS": '{"activityTimeout": 1000}',
+            "PUSHER_CLIENT_OPTIONS": "{'activityTimeout': 1000}",
         }
         assert "old-" not in result.output
         assert result.output.endswith(
@@ -98,8 +98,6 @@ class TestCheck:
         pusher.user_auth(user)
         pusher.webhooks.presence(on_presence)
         pusher.webhooks.event("member_added")(on_event)
-        with pytest.warns(UserWarning, match="member_add"):
-            pusher.webhooks.event("member_add")(on_event)
         listed = run("check").output.partition("\n\n")[2].partition("\nA page does")[0]
         assert listed.splitlines() == [
             "Who may subscribe, asked at http://YOUR-SITE/shop/pusher/auth:",
@@ -117,8 +115,20 @@ class TestCheck:
             "  http://YOUR-SITE/shop/pusher/events/client  (no handler)",
             "  http://YOUR-SITE/shop/pusher/events/cache  (no handler)",
             "  http://YOUR-SITE/shop/pusher/events/subscription_count  (no handler)",
-            f"  member_add, which is none of Channels': {__name__}.on_event",
         ]
+
+    def test_an_event_that_channels_does_not_send_is_not_well(
+        self, pusher: Pusher, run: Run
+    ) -> None:
+        pusher.webhooks.event("order_paid")(on_event)
+        pusher.webhooks.event("member_added")(on_event)
+        result = run("check")
+        assert (
+            "\nNot well: @pusher.webhooks.event('order_paid'): Channels sends no event of this name.\n"
+            in result.output
+        )
+        assert result.output.count("Not well") == 1
+        assert result.exit_code == 1
 
     def test_it_says_what_is_missing(self, run: Run) -> None:
         output = run("check").output
@@ -190,7 +200,7 @@ class TestCheck:
         api.answers.append((401, "unknown auth_key"))
         assert run("check").output.splitlines()[-1] == (
             f"Error: http://127.0.0.1:{api.port} refuses: PusherBadAuth: unknown auth_key (Are"
-            " PUSHER_KEY and PUSHER_SECRET this app's? Is the clock right here?)"
+            " PUSHER_KEY and PUSHER_SECRET each in its place? Is the clock right?)"
         )
 
     def test_a_converter_that_is_unknown_is_told_and_a_failure(
@@ -315,6 +325,26 @@ class TestProbe:
             assert result.exit_code == 1
             last = result.output.splitlines()[-1]
             assert last == f"Error: {url}{path} answers 404: {meaning}."
+
+    def test_a_success_that_is_not_the_routes_is_told(
+        self, app: Flask, pusher: Pusher, url: str, run: Run
+    ) -> None:
+        pusher.webhooks.presence(on_presence)
+        routes = app.wsgi_app
+
+        def gate(environ: Any, start_response: Any) -> Any:
+            if environ["PATH_INFO"].startswith("/pusher"):
+                start_response("200 OK", [("Content-Type", "text/html")])
+                return [b"Please log in."]
+            return routes(environ, start_response)
+
+        app.wsgi_app = gate  # type: ignore[method-assign]
+        result = run("check", "--webhooks", f"{url}/pusher/events")
+        assert result.output.splitlines()[-1] == (
+            f"Error: {url}/pusher/events answers 200: something else does, a login page for one, and"
+            " the service takes that for a yes."
+        )
+        assert result.exit_code == 1
 
     def test_what_answers_in_the_routes_place_is_told(
         self, app: Flask, pusher: Pusher, url: str, run: Run
