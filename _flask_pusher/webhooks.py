@@ -33,7 +33,9 @@ class Webhooks:
     text unless another type is named.
 
     A handler is run only for what carries the application's key and signature. Channels sends
-    again what was not answered by a 2xx status, so an event may come more than once.
+    again what was not answered by a 2xx status, so an event may come more than once. It is not
+    where a handler raises, or returns what a view refuses with: a response or tuple of status 400
+    or more. What else it returns means nothing.
     """
 
     def __init__(self, declared: handlers.Handlers) -> None:
