@@ -97,6 +97,18 @@ def running_api(round_trip: float) -> Iterator[Api]:
         process.communicate(timeout=30)
 
 
+def settings_for(port: int) -> dict[str, str]:
+    """The application's settings, in its environment, with the API's port on this machine."""
+    return {
+        "FLASK_PUSHER_APP_ID": "1",
+        "FLASK_PUSHER_KEY": "a-key",
+        "FLASK_PUSHER_SECRET": "a-secret",
+        "FLASK_PUSHER_HOST": "127.0.0.1",
+        "FLASK_PUSHER_PORT": str(port),
+        "FLASK_PUSHER_SSL": "false",
+    }
+
+
 @contextmanager
 def running_worker(api: Api) -> Iterator[int]:
     """The port of one gunicorn worker, which serves one request at a time."""
@@ -105,15 +117,7 @@ def running_worker(api: Api) -> Iterator[int]:
             *(sys.executable, "-m", "gunicorn", "benchmarks.load:create_app()"),
             *("--bind", f"fd://{listener.fileno()}", "--log-level", "critical"),
         ]
-        environ = {
-            **os.environ,
-            "FLASK_PUSHER_APP_ID": "1",
-            "FLASK_PUSHER_KEY": "a-key",
-            "FLASK_PUSHER_SECRET": "a-secret",
-            "FLASK_PUSHER_HOST": "127.0.0.1",
-            "FLASK_PUSHER_PORT": str(api.port),
-            "FLASK_PUSHER_SSL": "false",
-        }
+        environ = {**os.environ, **settings_for(api.port)}
         process = subprocess.Popen(command, pass_fds=[listener.fileno()], env=environ)
         try:
             yield listener.getsockname()[1]

@@ -284,6 +284,23 @@ def test_a_reload_of_flask_run_waits_and_loses_nothing(api: Api, run: Run, tmp_p
     assert site.lost == []
 
 
+def test_a_reload_of_flask_run_without_a_service_is_soon_over_and_tells_what_was_lost(
+    run: Run, tmp_path: Path
+) -> None:
+    watched = tmp_path / "watched"
+    watched.touch()
+    site = run("flask", "--reload", "--extra-files", str(watched), FLASK_PUSHER_PORT="1")
+    site.answers += [site.get("/defer") for _ in range(10)]
+    (before,) = site.processes
+    os.utime(watched, (time.time() + 60, time.time() + 60))
+    started = time.monotonic()
+    wait_until(lambda: before not in next_answer(site))
+    # It looks once a second, waits for two, and starts anew.
+    assert time.monotonic() - started < 10
+    os.kill(int(site.answers[-1].partition("-")[0]), signal.SIGTERM)
+    assert set(site.answers[:10]) <= set(site.lost)
+
+
 def next_answer(site: Site) -> str:
     with suppress(OSError):
         site.answers.append(site.get("/defer"))
