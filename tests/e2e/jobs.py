@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from celery import Celery
 from flask import Flask
@@ -31,3 +32,11 @@ def report_anywhere(number: int) -> None:
 @celery.task(name="report", ignore_result=True)  # type: ignore[untyped-decorator]
 def report_in_celery(number: int) -> None:
     report(number)
+
+
+@celery.task(name="tell", ignore_result=True)  # type: ignore[untyped-decorator]
+def tell_in_celery() -> None:
+    with app.app_context():
+        pusher.trigger("jobs", "told-0", {}, wait=False)
+        time.sleep(0.5)  # it is under way, and the next one waits for its answer
+        pusher.trigger("jobs", "told-1", {}, wait=False)

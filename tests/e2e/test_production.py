@@ -3,6 +3,7 @@ events that clients had an answer for has come, is counted."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -299,6 +300,12 @@ def test_a_reload_of_flask_run_without_a_service_is_soon_over_and_tells_what_was
     assert time.monotonic() - started < 10
     os.kill(int(site.answers[-1].partition("-")[0]), signal.SIGTERM)
     assert set(site.answers[:10]) <= set(site.lost)
+
+
+def test_gunicorn_has_its_eventlet_worker_until_26() -> None:
+    gunicorn = pytest.importorskip("gunicorn")
+    has_one = importlib.util.find_spec("gunicorn.workers.geventlet") is not None
+    assert has_one is (gunicorn.version_info[0] < 26)
 
 
 def next_answer(site: Site) -> str:

@@ -34,14 +34,14 @@ HOLD_SECONDS = 10
 class Api:
     """The API of Channels, that answers when it is allowed to."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.names: list[str] = []
         """The events that have come, in order."""
         self.answered = 0
         self._may_answer = threading.Event()
         self._may_answer.set()
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05])
         self._thread.start()
