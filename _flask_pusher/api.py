@@ -22,7 +22,7 @@ MASTER_KEY = "PUSHER_ENCRYPTION_MASTER_KEY_BASE64"
 
 _REQUIRED = {"channel", "name", "data"}
 _KEYS = {*_REQUIRED, "socket_id", "info"}
-Call = tuple[str, Mapping[str, Any]]
+Post = tuple[str, Mapping[str, Any]]
 """A resource of the API, and what is posted there."""
 
 
@@ -53,7 +53,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         return self.master_key
 
     def move(self, host: str, port: int, ssl: bool) -> None:
-        """Call another address from now on."""
+        """Post another address from now on."""
         self._host, self._port, self._ssl = host, port, ssl
 
     def settled(self, address: tuple[str, int, bool]) -> Api:
@@ -136,14 +136,14 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
             )
         return text
 
-    def publish(self, calls: Sequence[Call]) -> Any:
+    def publish(self, calls: Sequence[Post]) -> Any:
         """Make several calls, in order, and give one answer; a coroutine if the backend does."""
         first = self.call(POST, *calls[0])
         if inspect.isawaitable(first):
             return self._publish_rest(first, calls)
         return _joined(calls, [first, *(self.call(POST, *call) for call in calls[1:])])
 
-    async def _publish_rest(self, first: Awaitable[Any], calls: Sequence[Call]) -> Any:
+    async def _publish_rest(self, first: Awaitable[Any], calls: Sequence[Post]) -> Any:
         answers = [await first, *[await self.call(POST, *call) for call in calls[1:]]]
         return _joined(calls, answers)
 
@@ -158,7 +158,7 @@ def _parts(items: list[Any], size: int) -> list[list[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _joined(calls: Sequence[Call], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _joined(calls: Sequence[Post], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The answers of several calls, as one call would have answered."""
     if any("batch" in answer for answer in answers):  # one without info has no entries
         for (_, params), answer in zip(calls, answers):

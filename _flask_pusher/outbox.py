@@ -126,7 +126,7 @@ class Outboxes:
                 outbox.fail(error)
             outbox.close()
             raise
-        is_over = not outbox.may_be_streamed and outbox.answer()
+        is_over = not outbox.may_be_streamed and outbox.responded()
         return body if is_over else _Body(body, outbox)
 
     def _begin(self, _endpoint: str | None, _values: dict[str, Any] | None) -> None:
@@ -376,7 +376,7 @@ class Outbox:
                 recording.add(api_of(self.owner.client), [entry.wire])
             entry.recordings = [one for one in entry.recordings or () if one is not recording]
 
-    def answer(self) -> bool:
+    def responded(self) -> bool:
         """The response is ready, or its stream has ended: what is not for the publisher leaves.
         Returns whether it is over: nothing is left, and nothing comes."""
         if self._entries:
@@ -483,7 +483,7 @@ class _Body:
             with self._outbox:
                 return next(self._parts)
         except StopIteration:
-            self._outbox.answer()
+            self._outbox.responded()
             raise
 
     def close(self) -> None:

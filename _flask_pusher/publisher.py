@@ -245,7 +245,7 @@ class Publisher:
         self.pid = os.getpid()
         # Looked up here and not at import: gevent replaces them.
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.posts: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.chores: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.starting = threading.RLock()  # a collector may come here meanwhile
         self.is_started = False
@@ -266,7 +266,7 @@ class Publisher:
             if self.is_started:
                 return True
             self.is_started = True
-            queues = [self.calls] * SENDERS + [self.chores]
+            queues = [self.posts] * SENDERS + [self.chores]
             targets: list[Callable[[], None]] = [partial(self._work, jobs) for jobs in queues]
             try:
                 for target in (*targets, self._dispatch):
@@ -370,7 +370,7 @@ class Publisher:
             call = math.inf if is_for_another else desk.next(now, is_hasty=bool(self.ends))
             if isinstance(call, Call):
                 self.idle -= 1
-                self.calls.put(partial(self._send, desk, call, call.events))
+                self.posts.put(partial(self._send, desk, call, call.events))
                 self.desks[key] = self.desks.pop(key)
                 turns.append((key, desk))
             else:

@@ -353,7 +353,7 @@ print(count())
         assert publisher().start()
         publisher().inbox.put(fail)
         for _ in range(SENDERS):
-            publisher().calls.put(fail)
+            publisher().posts.put(fail)
         publisher().run(fail)
         publish("a", "one")
         publisher().flush()

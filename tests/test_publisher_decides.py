@@ -103,8 +103,8 @@ class Driven:
 
     def decide(self) -> None:
         self.when = self.publisher._decide()
-        while not self.publisher.calls.empty():
-            self.under_way.append(self.publisher.calls.get())
+        while not self.publisher.posts.empty():
+            self.under_way.append(self.publisher.posts.get())
         while not self.publisher.chores.empty():
             self.publisher.chores.get()()
             self.when = self.publisher._decide()
