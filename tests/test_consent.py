@@ -228,7 +228,11 @@ def test_what_a_view_could_answer_with_is_never_consent(
     ],
 )
 def test_a_dict_is_data_and_no_consent(
-    app: Flask, pusher: Pusher, post: Post, make: Callable[[], Any]
+    app: Flask,
+    pusher: Pusher,
+    post: Post,
+    reasons: pytest.LogCaptureFixture,
+    make: Callable[[], Any],
 ) -> None:
     @app.before_request
     def fill() -> None:
@@ -237,6 +241,9 @@ def test_a_dict_is_data_and_no_consent(
     statuses = answers(pusher, post, lambda: make())
     assert [statuses[0], statuses[3]] == [403, 403]
     assert [statuses[1], statuses[4]] == [200, 200]
+    told = [line for line in warnings_in(reasons) if "Return True or False" in line]
+    assert len(told) == 2
+    assert all("answers strangers with such a thing" in line for line in told)
 
 
 def test_the_warning_says_who_returned_what_and_nothing_of_what_is_in_it(
