@@ -110,8 +110,12 @@ class TestUsers:
         pusher.user_auth(lambda socket_id: returned)
         assert sign_in().status_code == 403
 
-    def test_nobody_is_signed_in_without_a_handler(self, pusher: Pusher, sign_in: Post) -> None:
+    def test_nobody_is_signed_in_without_a_handler_and_that_is_told(
+        self, pusher: Pusher, sign_in: Post, reasons: pytest.LogCaptureFixture
+    ) -> None:
         assert sign_in().status_code == 403
+        (told,) = reasons.messages
+        assert told == "Refused at /pusher/user-auth: no @pusher.user_auth handler is declared."
 
     @pytest.mark.parametrize(
         "refuse", [lambda socket_id: abort(401), lambda socket_id: Response("Log in", 401)]
@@ -125,12 +129,19 @@ class TestUsers:
     @pytest.mark.parametrize("field", ["channel_name", "channel_name[0]", "channel_name[7]"])
     @pytest.mark.parametrize("channel", ["private-a", "presence-a", ""])
     def test_one_that_asks_for_a_channel_is_told_where_to_ask(
-        self, pusher: Pusher, sign_in: Post, field: str, channel: str
+        self,
+        pusher: Pusher,
+        sign_in: Post,
+        reasons: pytest.LogCaptureFixture,
+        field: str,
+        channel: str,
     ) -> None:
         pusher.user_auth(lambda socket_id: {"id": 7})
         answer = sign_in(**{field: channel})
         assert answer.status_code == 400
         assert "/pusher/auth" in answer.text
+        (told,) = reasons.messages
+        assert told.startswith("Refused at /pusher/user-auth: Users sign in here")
 
     @pytest.mark.parametrize("socket_id", ["", "1", "1.2 ", "a.b", "\u0661.\u0662"])
     def test_a_socket_id_of_another_form_is_400(

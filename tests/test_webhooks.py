@@ -385,14 +385,21 @@ class TestWhoIsTold:
         assert told == [(json.loads(raw), raw)]
 
     @pytest.mark.parametrize("path", ["", *(f"/{group}" for group in GROUPS)])
-    def test_without_a_handler_a_route_is_404(
-        self, pusher: Pusher, post_webhook: PostWebhook, browser: FlaskClient, path: str
+    def test_without_a_handler_a_route_is_404_and_told(
+        self,
+        pusher: Pusher,
+        post_webhook: PostWebhook,
+        browser: FlaskClient,
+        reasons: pytest.LogCaptureFixture,
+        path: str,
     ) -> None:
         if path:
             other = "client" if path == "/presence" else "presence"
             getattr(pusher.webhooks, other)(lambda: None)
         assert post_webhook(f"/pusher/events{path}", webhook()).status_code == 404
         assert browser.post(f"/pusher/events{path}").status_code == 404
+        line = f"No handler is declared for webhooks at /pusher/events{path}."
+        assert reasons.messages == [line] * 2
 
     def test_an_event_handler_alone_serves_a_groups_route(
         self, pusher: Pusher, post_webhook: PostWebhook
