@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pytest
 from flask import Flask, Response, stream_with_context
 
 from _flask_pusher.publisher import SENDERS, publisher
-from flask_pusher import Pusher, PusherError
+from flask_pusher import NoAnswer, Pusher, PusherError
 
 if TYPE_CHECKING:
     from tests.conftest import MakeApp
@@ -257,6 +258,21 @@ def test_the_worker_raises_what_a_retry_can_mend(
     api.answers.append((status, "later"))
     with app.app_context(), pytest.raises(PusherError, match="later"):
         pusher.publish(json.loads(queued[0]))
+    assert lost == []
+
+
+def test_the_worker_raises_a_timeout_too(
+    app: Flask, pusher: Pusher, make_app: MakeApp, api: Any, queued: list[str], lost: list[Any]
+) -> None:
+    with app.app_context():
+        pusher.defer("a", "one", {})
+    worker = make_app(there := Pusher(), **api.config, PUSHER_TIMEOUT=0.1)
+    is_over = threading.Event()
+    api.answer = lambda call: (200, "{}" * is_over.wait(30))
+    with worker.app_context(), pytest.raises(NoAnswer) as raised:
+        there.publish(json.loads(queued[0]))
+    is_over.set()
+    assert raised.value.timed_out
     assert lost == []
 
 
