@@ -770,6 +770,20 @@ class TestOutsideARequest:
                     pusher.defer("a", "one", {})
         assert names(api) == ["one"]
 
+    def test_a_context_that_is_popped_by_hand_inside_the_handling_of_an_error_ended_by_it(
+        self, app: Flask, pusher: Pusher, api: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG", logger=app.name)
+        context = app.app_context()
+        context.push()
+        pusher.defer("a", "one", {})
+        try:
+            raise KeyError
+        except KeyError:
+            context.pop()
+        assert names(api) == []
+        assert "its application context, which ended by KeyError: 'one' on a." in caplog.text
+
     def test_a_thread_beside_a_request_has_a_context_of_its_own(
         self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
     ) -> None:
