@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -1778,6 +1779,32 @@ class TestWhatIsSaid:
         room._speak_at_exit()
         assert len(said()) == 1
         assert names(api) == ["one"]
+
+    @pytest.mark.parametrize(
+        "then",
+        [
+            "",
+            pytest.param(
+                "import os; child = os.fork(); child and os.waitpid(child, 0)",
+                marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="does not fork"),
+            ),
+        ],
+        ids=["by itself", "after a child of its own"],
+    )
+    def test_a_process_that_ends_speaks_of_its_responses_that_nobody_closed_and_of_no_parents(
+        self, then: str
+    ) -> None:
+        program = (
+            "from flask import Flask; from flask_pusher import Pusher; app = Flask('a')\n"
+            "app.config['PUSHER_BACKEND'] = 'log'; pusher = Pusher(app)\n"
+            "app.add_url_rule('/', view_func=lambda: pusher.defer('a', 'one', {}) or 'done')\n"
+            f"answer = app.test_client().get('/')\n{then}"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, text=True
+        )
+        assert ran.stderr.count("The process ended, and deferred events had waited") == 1
+        assert "for the end of their request: 'one' on a." in ran.stderr
 
 
 class TestCookies:
