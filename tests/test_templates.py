@@ -284,10 +284,17 @@ def test_what_is_no_address_of_a_script_is_refused(
 # -- Nothing of Jinja is settled ------------------------------------------------------------------
 
 
-def test_what_an_application_sets_after_init_app_still_counts(make_app: MakeApp) -> None:
+@pytest.mark.parametrize("key", ["TEMPLATES_AUTO_RELOAD", "DEBUG"])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_an_application_sets_after_init_app_still_counts(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, key: str, in_place: bool
+) -> None:
     app = make_app(Pusher())
-    app.jinja_options = {**app.jinja_options, "undefined": StrictUndefined}
-    app.config["TEMPLATES_AUTO_RELOAD"] = True
+    if in_place:
+        monkeypatch.setitem(app.jinja_options, "undefined", StrictUndefined)
+    else:
+        app.jinja_options = {**app.jinja_options, "undefined": StrictUndefined}
+    app.config[key] = True
     with app.test_request_context():
         assert render_template_string("{{ PUSHER_KEY }}") == "a-key"
         with pytest.raises(UndefinedError):
