@@ -308,10 +308,10 @@ def _with_arguments_of_the_client(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(row: Row, config: Mapping[str, Any]) -> Any:
-    value = config.get(row.key, row.default)
+    value = config.get(row.key, row.unset[0])
     try:
         value = value if row.read is _raw_key else _trimmed(value)
-        return row.default if value in (*row.unset, row.default) else row.read(value)
+        return row.default if value in row.unset else row.read(value)
     except (ValueError, TypeError, LookupError, ImportError, ArithmeticError, RecursionError):
         raise _error(row, config[row.key]) from None
 

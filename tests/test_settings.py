@@ -18,6 +18,7 @@ from flask import Flask, render_template_string, url_for
 from pusher.requests import RequestsBackend
 from pusher.tornado import TornadoBackend
 
+from _flask_pusher.settings import TABLE, read_settings
 from flask_pusher import Client, Pusher
 
 if TYPE_CHECKING:
@@ -130,6 +131,54 @@ def test_a_setting_works_as_a_value_and_as_text(
     assert getattr(client_of(**{key: value}), attribute) == expected
 
 
+REFUSED = object()
+# Of each: text, what it means, and what None and empty text mean.
+MEANT: dict[str, tuple[str, Any, Any, Any]] = {
+    "PUSHER_APP_ID": ("42", "42", REFUSED, REFUSED),
+    "PUSHER_KEY": ("42", "42", REFUSED, REFUSED),
+    "PUSHER_SECRET": ("42", "42", REFUSED, REFUSED),
+    "PUSHER_CLUSTER": ("eu", "eu", None, None),
+    "PUSHER_HOST": ("ws.example", "ws.example", None, None),
+    "PUSHER_PORT": ("6001", 6001, None, None),
+    "PUSHER_PATH": ("/channels", "/channels", "", ""),
+    "PUSHER_SSL": ("false", False, True, True),
+    "PUSHER_TIMEOUT": ("2.5", 2.5, 5, 5),
+    "PUSHER_BACKEND": (f"{__name__}.Backend", Backend, RequestsBackend, RequestsBackend),
+    "PUSHER_BACKEND_OPTIONS": ('{"verify": false}', {"verify": False}, {}, {}),
+    "PUSHER_MAX_EVENT_BYTES": ("2000", 2000, None, 10240),
+    "PUSHER_PUBLISHER": ("request", "request", "thread", "thread"),
+    "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": (MASTER_KEY, MASTER_KEY, None, None),
+    "PUSHER_ENCRYPTION_MASTER_KEY": ("k" * 32, b"k" * 32, None, None),
+    "PUSHER_AUTH": ("/ask", "/ask", "/auth", REFUSED),
+    "PUSHER_USER_AUTH": ("/ask", "/ask", "/user-auth", REFUSED),
+    "PUSHER_WEBHOOK_MAX_AGE": ("60", 60, None, 600),
+    "PUSHER_EXTRA_TOKENS": ('{"old-key": "7"}', {"old-key": "7"}, {}, {}),
+    "PUSHER_AUTH_MAX_CHANNELS": ("7", 7, 500, 500),
+    "PUSHER_JS_URL": ("/static/pusher.js", "/static/pusher.js", None, ""),
+    "PUSHER_IDIOMORPH_URL": ("/static/morph.js", "/static/morph.js", None, ""),
+    "PUSHER_CLIENT_OPTIONS": ('{"wsPath": "/ws"}', {"wsPath": "/ws"}, {}, {}),
+}
+
+
+@pytest.mark.parametrize("key", [row.key for row in TABLE])
+def test_each_setting_takes_text_none_and_empty_text_from_the_environment(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    text, meaning, none, empty = MEANT[key]
+    texts = [(text, meaning), (json.dumps(text), meaning), (f" {text} ", meaning)]
+    if key == "PUSHER_ENCRYPTION_MASTER_KEY":  # raw, so that spaces are of it
+        texts.pop()
+    for value, expected in (*texts, ("null", none), ("", empty), ('""', empty)):
+        monkeypatch.setenv(f"FLASK_{key}", value)
+        app = make_app()
+        app.config.from_prefixed_env()
+        if expected is REFUSED:
+            with pytest.raises(ValueError, match=f"^{key} should be "):
+                read_settings(app)
+        else:
+            assert vars(read_settings(app))[key[len("PUSHER_") :].lower()] == expected
+
+
 def test_host_wins_over_cluster(client_of: ClientOf) -> None:
     assert client_of(PUSHER_HOST="ws.example", PUSHER_CLUSTER="eu").host == "ws.example"
 
@@ -218,6 +267,7 @@ WRONG = [
     ("PUSHER_MAX_EVENT_BYTES", 0),
     ("PUSHER_MAX_EVENT_BYTES", "10k"),
     ("PUSHER_MAX_EVENT_BYTES", True),
+    ("PUSHER_MAX_EVENT_BYTES", 10240.0),
     ("PUSHER_PUBLISHER", "process"),
     ("PUSHER_PUBLISHER", True),
     ("PUSHER_EXTRA_TOKENS", ["a-key"]),
@@ -258,6 +308,7 @@ WRONG = [
     ("PUSHER_AUTH_MAX_CHANNELS", 0),
     ("PUSHER_AUTH_MAX_CHANNELS", "many"),
     ("PUSHER_AUTH_MAX_CHANNELS", 1.5),
+    ("PUSHER_AUTH_MAX_CHANNELS", 500.0),
     ("PUSHER_CLIENT_OPTIONS", "cluster"),
     ("PUSHER_CLIENT_OPTIONS", ["cluster"]),
     ("PUSHER_CLIENT_OPTIONS", '{"activityTimeout": NaN}'),
