@@ -41,7 +41,8 @@ publish_failed = _signals.signal("publish_failed")
 """Sent after deferred events were lost, and after that was logged.
 
 The sender is the application, ``events`` a list of :class:`RecordedEvent`, and ``error`` the first
-exception. It is sent in an application context, by a thread of the publisher's.
+exception. It is sent in an application context, by a thread of the publisher's, or by the one that
+published, with ``PUSHER_PUBLISHER="request"`` and ``publish()``.
 ``client.trigger(*event)`` tries an event again; so does ``pusher.defer(*event)``, once, and what
 is lost then is only logged.
 

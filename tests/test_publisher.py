@@ -690,6 +690,29 @@ class TestTelling:
         assert events[0] == RecordedEvent(["c0"], "event-0", {"private": "matter"}, None)
         assert (len(events), type(error).__name__) == (10, "PusherForbidden")
 
+    @pytest.mark.parametrize(
+        ("way", "is_this"), [("thread", False), ("request", True), ("publish", True)]
+    )
+    def test_a_loss_is_told_in_the_publishers_thread_or_in_the_one_that_published(
+        self, make_app: MakeApp, api: Any, way: str, is_this: bool
+    ) -> None:
+        told: list[int] = []
+
+        def receive(sender: Flask, events: list[RecordedEvent], error: Exception) -> None:
+            told.append(threading.get_ident())
+
+        setting = "thread" if way == "publish" else way
+        app = make_app(pusher := Pusher(), **api.config, PUSHER_PUBLISHER=setting)
+        api.answers.append((413, "too large"))
+        with publish_failed.connected_to(receive, app):
+            with app.app_context():
+                if way == "publish":
+                    pusher.publish([{"name": "one", "data": "{}", "channels": ["a"]}])
+                else:
+                    pusher.defer("a", "one", {})
+            api.until(lambda: bool(told))
+        assert [ident == threading.get_ident() for ident in told] == [is_this]
+
     def test_the_log_names_a_hundred_and_counts_the_others(
         self, app: Flask, pusher: Pusher, api: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
