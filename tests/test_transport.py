@@ -600,18 +600,19 @@ def test_tcp_keeps_connections_alive(
     assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_what_watches_the_sessions_of_requests_sees_each_call(
-    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("watched", [requests.Session, requests.adapters.HTTPAdapter])
+def test_what_watches_the_sessions_or_adapters_of_requests_sees_each_call(
+    client_of: ClientOf, api: Any, monkeypatch: pytest.MonkeyPatch, watched: Any
 ) -> None:
     seen: list[Any] = []
-    real = requests.Session.send
+    real = watched.send
 
-    def send(session: Any, prepared: Any, **options: Any) -> Any:
+    def send(sender: Any, prepared: Any, **options: Any) -> Any:
         seen.append(prepared)
         prepared.headers["traceparent"] = "00-1"
-        return real(session, prepared, **options)
+        return real(sender, prepared, **options)
 
-    monkeypatch.setattr(requests.Session, "send", send)
+    monkeypatch.setattr(watched, "send", send)
     client = client_of(**api.config)
     publish(client)
     publish(client)
