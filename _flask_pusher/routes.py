@@ -149,7 +149,7 @@ def _expect_our_answer(response: Response) -> Response:
     to = response.headers.get("Location", "").partition("?")[0]
     when = "in an error handler or after the view" if was_asked else "before the view"
     happened = f"{when} the application answers it with {response.status} {to:.200}".rstrip()
-    is_csrf = status == 400 and "csrf" in current_app.extensions
+    is_csrf = status in (400, 403) and "csrf" in current_app.extensions
     current_app.logger.log(
         logging.WARNING if status < 400 or is_csrf or not is_for_page else logging.DEBUG,
         "Refused at %s: %s. Let it spare the routes of pusher.blueprint; if it is CSRF protection:"
