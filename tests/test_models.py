@@ -926,7 +926,7 @@ class TestPlaces:
             shop.session.commit()
         api.until(lambda: len(api.events) == 4)
         assert {channel for channel, _, _ in api.events} == {"private-orders", "private-user-3"}
-        assert len(api.calls) == 2  # a batch for each transaction
+        assert len(api.calls) <= 2  # a transaction's are a batch
 
     @pytest.mark.parametrize("mode", ["thread", "request"])
     def test_what_the_service_refuses_is_told_as_lost(
