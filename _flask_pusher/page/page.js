@@ -19,7 +19,7 @@
   const showing = (url) => [...places.values()].filter((place) => place.url === url);
   const spread = (place) => Math.random() * (place.spread ?? 5) * 1000;
   const isConnected = () => pusher?.connection.state === "connected";
-  const isLive = ({ channel }) => isConnected() && (channel ?? pusher.user.serverToUserChannel)?.subscribed;
+  const isLive = ({ channel = pusher.user.serverToUserChannel }) => isConnected() && channel?.subscribed;
   const link = (href) => Object.assign(document.createElement("a"), { href });
   const isHere = (url) => link(url).origin === location.origin;
 
@@ -41,7 +41,7 @@
   // -- Elements --
 
   function look() {
-    if (document.documentElement.hasAttribute("data-turbo-preview")) return;
+    if (document.querySelector(":root[data-turbo-preview]")) return;
     const found = new Set(document.querySelectorAll(LIVE));
     if (found.size && !pusher) connect();
     if (pusher) follow([...found].map((element) => element.dataset.pusherUser).find(Boolean));
@@ -66,12 +66,11 @@
 
   function begin(element) {
     end(element);
-    const place = { element, attributes: attributes(element), channels: [] };
+    const place = { element, channels: [], attributes: attributes(element) };
     const [listed, person, src, members, count, on, spread] = JSON.parse(place.attributes);
     Object.assign(place, { members, count, on, spread, isFilled: (src ?? members ?? count) !== null });
     places.set(element, place);
-    const names = new Set([listed, members, count].join(" ").match(/\S+/g));
-    if (person) names.add(USER);
+    const names = new Set([listed, members, count, person && USER].join(" ").match(/\S+/g));
     if (src !== null && names.size && (src || element.id) && isHere(src)) place.url = link(src || location.href).href.split("#")[0];
     else if (src !== null) say(`data-pusher-src="${src}" needs a channel, this origin, and where it is empty an id.`);
     if (members) showMembers(element, {});
@@ -199,10 +198,7 @@
     if (pusher?.connection.state === "disconnected") pusher.connect();
     for (const one of channels.values()) if (one.isRefused || one.tries) subscribe(one);
     for (const source of sources.values()) source.notBefore = 0;
-    for (const place of places.values()) {
-      place.isRefused = false;
-      stale(place);
-    }
+    for (const place of places.values()) stale(Object.assign(place, { isRefused: false }));
   }
 
   // -- URLs --
@@ -225,8 +221,13 @@
     const { url, isOld: wasOld } = source;
     Object.assign(source, { isLoading: true, isOld: false, due: Infinity, notBefore: Date.now() + 250 });
     const headers = addSocketId({ "X-Pusher-Live": "1" }, url);
-    const request = fetch(url, { headers, redirect: "manual", cache: "no-cache", signal: AbortSignal.timeout(15_000) });
-    const [answer, text] = await request.then(async (answer) => [answer, await answer.text()]).catch(() => [{}]);
+    let answer, text;
+    try {
+      answer = await fetch(url, { headers, redirect: "manual", cache: "no-cache", signal: AbortSignal.timeout(15_000) });
+      text = await answer.text();
+    } catch {
+      answer = {};
+    }
     source.isLoading = false;
     // May be older than a form's answer.
     if (source.isOld) source.due = 0;
@@ -236,13 +237,15 @@
 
   function take(source, { status, headers }, text) {
     const isPage = status === 200 && headers.get("Content-Type")?.startsWith("text/html");
-    const isRefusal = [0, 200, 401, 403, 404, 410].includes(status);
-    if (isPage || isRefusal || status === 204) source.tries = 0;
+    const isFinal = [0, 200, 204, 401, 403, 404, 410].includes(status);
+    if (isFinal) source.tries = 0;
     else Object.assign(source, { due: 0, notBefore: Date.now() + pause(++source.tries) });
     plan(source);
+    if (source.tries === 1) console.warn(`Flask-Pusher: ${source.url} is not shown: ${status || "no answer"}. See the server's log.`);
     for (const place of showing(source.url))
       if (isPage) swap(place, text);
-      else if (isRefusal) refuse(place, status);
+      else if (!isFinal) tell(place, "pusher:failed", { status });
+      else if (status !== 204) refuse(place, status);
   }
 
   function refuse(place, status) {
@@ -300,12 +303,9 @@
     for (const copy of element.querySelectorAll("[data-pusher-member]"))
       if (!Object.hasOwn(members, copy.dataset.pusherMember)) copy.remove();
     for (const [id, info] of Object.entries(members)) {
-      let copy = element.querySelector(`[data-pusher-member="${CSS.escape(id)}"]`);
-      if (!copy) {
-        copy = pattern.cloneNode(true);
-        copy.dataset.pusherMember = id;
-        template.parentNode.append(copy);
-      }
+      const shown = element.querySelector(`[data-pusher-member="${CSS.escape(id)}"]`);
+      const copy = shown ?? template.parentNode.appendChild(pattern.cloneNode(true));
+      copy.dataset.pusherMember = id;
       for (const part of [copy, ...copy.querySelectorAll("*")]) fill(part, info ?? {});
     }
   }
@@ -315,9 +315,9 @@
     for (const end of ["", "-alt", "-title", "-src"]) {
       const name = part.getAttribute("data-pusher-text" + end);
       if (name === null || (end === "-src" && part.tagName !== "IMG")) continue;
-      const found = (Object.hasOwn(info, name) ? info[name] : null) ?? {};
-      const value = typeof found === "object" ? "" : String(found);
-      write(part, end.slice(1) || "textContent", end !== "-src" || /^https?:/i.test(value) ? value : "");
+      const value = Object.hasOwn(info, name) ? info[name] : null;
+      const isShown = typeof value !== "object" && (end !== "-src" || /^https?:/i.test(value));
+      write(part, end.slice(1) || "textContent", isShown ? value : "");
     }
   }
 

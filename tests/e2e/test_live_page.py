@@ -390,6 +390,35 @@ def test_an_answer_that_failed_is_asked_for_again(live: Live, channel: str) -> N
     assert no_error(tab)
 
 
+def test_fetches_that_fail_are_told_by_one_line_until_one_succeeds(
+    live: Live, channel: str, new_tab: NewTab
+) -> None:
+    answers: Any = iter([("", 500), ("", 502), "<b>1</b>", ("", 500), "<b>2</b>"])
+    live.view("rows", lambda: next(answers))
+    element = f'data-pusher="{channel}" data-pusher-src="rows"'
+    live.page(
+        "page",
+        f'<p id="live" {element}></p><p id="other" {element}></p>',
+        head="<script>Math.random = () => -0.9</script>",
+    )
+    tab = new_tab()
+    lines = console(tab)
+    live.open("page", tab)
+    expect(tab.locator("#live b")).to_have_text("1")
+    failures = [["pusher:failed", {"status": 500}], ["pusher:failed", {"status": 502}]]
+    for place in ("live", "other"):
+        assert [one for one in heard(tab, place) if one[0] == "pusher:failed"] == failures
+    assert len(lines) == 1
+
+    live.trigger(channel, "changed")
+
+    expect(tab.locator("#live b")).to_have_text("2")
+    until(lambda: len(lines) == 2, "a line", tab)
+    for line in lines:
+        assert f"{live.site.url}/live/rows is not shown: 500. See the " in line
+    assert no_error(tab)
+
+
 def test_events_do_not_hammer_a_view_that_fails(live: Live, channel: str) -> None:
     live.view("rows", lambda: html("oops", 503))
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
@@ -405,7 +434,7 @@ def test_events_do_not_hammer_a_view_that_fails(live: Live, channel: str) -> Non
     expect(tab.locator("b")).to_have_text("well")
 
 
-def test_a_view_that_hangs_is_given_up(live: Live, channel: str) -> None:
+def test_a_view_that_hangs_is_given_up(live: Live, channel: str, new_tab: NewTab) -> None:
     hung = threading.Event()
     answers: Any = iter([lambda: hung.wait(5) and "late", lambda: "<b>1</b>"])
     live.view("rows", lambda: next(answers)())
@@ -415,9 +444,14 @@ def test_a_view_that_hangs_is_given_up(live: Live, channel: str) -> None:
         head="<script>Math.random = () => -0.9; const { timeout } = AbortSignal;"
         " AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 100)</script>",
     )
-    tab = live.open("page")
+    tab = new_tab()
+    lines = console(tab)
+    live.open("page", tab)
     expect(tab.locator("b")).to_have_text("1")
     hung.set()
+    assert hears(tab, "pusher:failed") == {}
+    assert len(lines) == 1
+    assert "/live/rows is not shown: no answer." in lines[0]
 
 
 def test_another_origin_is_not_asked(live: Live, channel: str) -> None:
