@@ -255,7 +255,8 @@
     tell(place, "pusher:refused", { status });
   }
 
-  function swap(place, text) {
+  // May throw.
+  async function swap(place, text) {
     const { element } = place;
     if (place.shown === text + element.innerHTML) return;
     const isPage = /<(!doctype|html)\b/i.test(text);

@@ -587,6 +587,36 @@ def test_a_live_element_inside_of_another_keeps_what_it_shows(
     expect(tab.locator("#in")).to_have_text("2")
 
 
+@pytest.mark.parametrize(
+    "throws",
+    [
+        """const { morph } = Idiomorph; Idiomorph.morph = (element, ...rest) =>
+            element.id === "live" ? undefined.x : morph(element, ...rest)""",
+        """globalThis.htmx = { process: (element) => element.id === "live" && undefined.x }""",
+    ],
+    ids=["idiomorph", "htmx"],
+)
+def test_a_swap_that_throws_stops_no_other_and_is_no_failed_fetch(
+    live: Live, channel: str, throws: str
+) -> None:
+    live.view("rows", counting())
+    element = f'data-pusher="{channel}" data-pusher-src="rows"'
+    live.page(
+        "page",
+        f'<p id="live" {element}></p><p id="other" {element}></p>',
+        head="<script>Math.random = () => -0.9;"
+        f"addEventListener('DOMContentLoaded', () => {{ {throws} }})</script>",
+    )
+    tab = live.open("page")
+    expect(tab.locator("#other b")).to_have_text("1")
+    assert "undefined" in tab.wait_for_function("errors[0]").json_value()
+    tab.wait_for_timeout(400)  # a failed fetch is made again within 250 ms
+    assert live.times("rows") == 1
+    live.trigger(channel, "changed")
+    expect(tab.locator("#other b")).to_have_text("2")
+    assert "pusher:failed" not in [name for name, _ in heard(tab)]
+
+
 def test_without_idiomorph_the_content_is_replaced(live: Live, channel: str) -> None:
     live.scripts = "{{ pusher_scripts(morph=false) }}"
     live.view("rows", counting())
