@@ -355,13 +355,17 @@ def test_an_equal_answer_and_none_change_nothing(live: Live, channel: str) -> No
     ],
 )
 def test_a_refusal_is_told_and_nothing_is_fetched_until_the_page_is_shown(
-    live: Live, channel: str, answer: Callable[[], Any], status: int
+    live: Live, channel: str, new_tab: NewTab, answer: Callable[[], Any], status: int
 ) -> None:
     live.view("login", "<b>log in</b>")
     live.view("rows", answer)
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
-    tab = live.open("page")
+    tab = new_tab()
+    lines = console(tab)
+    live.open("page", tab)
     assert hears(tab, "pusher:refused") == {"status": status}
+    until(lambda: len(lines) == 1, "a line", tab)
+    assert f"/live/rows is not shown: {status or 'a redirect'}, or no HTML of this id" in lines[0]
     expect(tab.locator("#live")).to_have_text("old")
     expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "refused")
     assert live.times("login") == 0
