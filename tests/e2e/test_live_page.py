@@ -285,6 +285,63 @@ def test_a_burst_of_fifty_events_is_three_fetches_at_most(live: Live, channel: s
     assert tab.locator("b").all_text_contents() == [str(live.times("rows"))] * 2
 
 
+ASKED = """<script>
+    globalThis.asked = [];
+    const ask = globalThis.fetch;
+    globalThis.fetch = (...request) => {
+        if (request[0].endsWith("/rows")) asked.push(Date.now());
+        return ask(...request);
+    };
+</script>"""
+"""Notes when the script fetches."""
+
+
+def test_events_that_go_on_and_on_are_four_fetches_a_second_at_most(
+    live: Live, channel: str
+) -> None:
+    live.view("rows", counting())
+    live.page(
+        "page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>', head=ASKED
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+
+    def is_fetched_often() -> bool:
+        live.trigger(channel, "changed")
+        return live.times("rows") >= 5
+
+    until(is_fetched_often, "fetches")
+    asked = tab.evaluate("asked")
+    assert min(after - before for before, after in zip(asked, asked[1:])) >= 240
+
+
+@pytest.mark.parametrize(("spread", "pause"), [("", 0), ('data-pusher-spread="20"', 10_000)])
+def test_a_spread_that_is_written_delays_the_fetch_for_an_event(
+    live: Live, channel: str, new_tab: NewTab, spread: str, pause: int
+) -> None:
+    live.view("rows", counting())
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows" {spread}></p>',
+        head=f"{ASKED}<script>Math.random = () => 0.5</script>",
+    )
+    tab = new_tab()
+    tab.clock.install()
+    live.open("page", tab)
+    expect(tab.locator("b")).to_have_text("1")
+    tab.clock.run_for(300)  # four a second
+    tab.evaluate(
+        "live.addEventListener('pusher:changed', () => { globalThis.began = Date.now() })"
+    )
+
+    live.trigger(channel, "changed")
+
+    hears(tab, "pusher:changed")
+    tab.clock.run_for(pause)
+    expect(tab.locator("b")).to_have_text("2")
+    assert abs(tab.evaluate("asked[1] - began") - pause) < 1_000
+
+
 def test_an_element_that_goes_and_comes_while_it_is_fetched_shows_the_last_answer(
     live: Live, channel: str
 ) -> None:

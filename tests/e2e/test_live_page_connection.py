@@ -99,6 +99,34 @@ def test_after_a_connection_that_died_without_a_word(
     listens(tab)
 
 
+@pytest.mark.parametrize(("spread", "pause"), [("", 2_500), ('data-pusher-spread="20"', 10_000)])
+def test_a_while_after_the_connection_is_there_again(
+    live: Live, channel: str, cable: Cable, new_tab: NewTab, spread: str, pause: int
+) -> None:
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" {spread}></p>',
+        head="<script>Math.random = () => 0.5</script>",
+    )
+    tab = new_tab()
+    tab.clock.install()
+    live.open("page", tab)
+    hears(tab, "pusher:stale")
+    listens(tab)
+    tab.evaluate(
+        "() => { globalThis.at = {}; for (const name of ['subscription_succeeded', 'stale'])"
+        " live.addEventListener('pusher:' + name, () => { at[name] = Date.now() }) }"
+    )
+
+    cable.pull()
+    cable.plug_in()  # before pusher-js tries again, a second later
+    tab.wait_for_function("at.subscription_succeeded", polling=20)
+    tab.clock.run_for(pause)
+
+    tab.wait_for_function("at.stale", polling=20)
+    assert abs(tab.evaluate("at.stale - at.subscription_succeeded") - pause) < 1_000
+
+
 @pytest.mark.parametrize(
     "event", ["new PageTransitionEvent('pageshow', {persisted: true})", "new Event('online')"]
 )
