@@ -128,15 +128,20 @@ def test_a_while_after_the_connection_is_there_again(
 
 
 @pytest.mark.parametrize(
-    "event", ["new PageTransitionEvent('pageshow', {persisted: true})", "new Event('online')"]
+    "event",
+    [
+        "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))",
+        "dispatchEvent(new Event('online'))",
+        "document.dispatchEvent(new Event('visibilitychange'))",
+    ],
 )
-def test_at_once_when_the_page_comes_back_or_the_network(
+def test_at_once_when_the_page_comes_back_or_the_network_or_is_shown(
     live: Live, shown: list[str], cable: Cable, event: str
 ) -> None:
     tab = open_page(live)
     cable.deaden()
     shown.append("new")
-    tab.evaluate(f"dispatchEvent({event})")
+    tab.evaluate(event)
     expect(tab.locator("b")).to_have_text("new", timeout=1_000)
 
 
