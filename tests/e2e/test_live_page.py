@@ -648,6 +648,46 @@ def test_a_live_element_inside_of_another_keeps_what_it_shows(
     expect(tab.locator("#in")).to_have_text("2")
 
 
+@pytest.mark.parametrize("room_is_in", ["members", "count"])
+def test_members_inside_of_an_element_that_is_swapped_are_still_shown(
+    live: Live, channel: str, room: str, room_is_in: str
+) -> None:
+    numbers = itertools.count(1)
+    inner = {
+        "members": f'<ul id="in" data-pusher-members="{room}"><template>'
+        '<li data-pusher-text="name"></li></template></ul>',
+        "count": f'<p id="in" data-pusher-count="{room}">?</p>',
+    }[room_is_in]
+    live.view("rows", lambda: f"<b>{next(numbers)}</b>{inner}")
+    live.page(
+        "page",
+        f'<div id="live" data-pusher="{channel}" data-pusher-src="rows"></div>',
+        member={"user_id": "ana", "name": "1"},
+    )
+    tab = live.open("page")
+    expect(tab.locator("#in")).to_have_text("1")
+
+    live.trigger(channel, "changed")
+
+    expect(tab.locator("b")).to_have_text("2")
+    assert tab.locator("#in").inner_text() == "1"
+    assert no_error(tab)
+
+
+@pytest.mark.parametrize("morph", ["true", "false"])
+def test_attributes_of_the_element_itself_stay(live: Live, channel: str, morph: str) -> None:
+    live.scripts = f"{{{{ pusher_scripts(morph={morph}) }}}}"
+    live.view("rows", '<p id="live" class="new" title="new"><b>new</b></p>')
+    live.page(
+        "page", f'<p id="live" class="old" data-pusher="{channel}" data-pusher-src="rows"></p>'
+    )
+    tab = live.open("page")
+    expect(tab.locator("#live > b")).to_have_text("new")
+    expect(tab.locator("#live")).to_have_attribute("class", "old")
+    assert tab.locator("#live").get_attribute("title") is None
+    listens(tab)
+
+
 @pytest.mark.parametrize(
     "throws",
     [
