@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask, request
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from flask_pusher import Pusher
 
@@ -168,15 +168,17 @@ def test_boosted_pages_of_htmx_listen_to_what_they_hold(
     for path, other, name in (("one", "two", first), ("two", "one", second)):
         live.page(
             path,
-            f'<div hx-boost="true"><a href="{other}">go</a></div>'
+            f'<a href="{other}" hx-boost="true">go</a>'
             f'<p id="{path}" data-pusher="{name}" data-pusher-src="">{path} {{{{ count() }}}}</p>',
             head=htmx,
             count=lambda: next(numbers),
         )
     tab = live.open("one")
     listens(tab, "#one")
+    tab.evaluate("globalThis.isOnePage = true")
     tab.locator("a").click()
     listens(tab, "#two")
+    assert tab.evaluate("globalThis.isOnePage")
     tab.wait_for_function("Pusher.instances[0].allChannels().length === 1")
     live.wait_for_times("two", 1)
     before = live.times("two")
@@ -187,6 +189,32 @@ def test_boosted_pages_of_htmx_listen_to_what_they_hold(
     expect(tab.locator("#two")).to_contain_text("two")
     tab.go_back()
     listens(tab, "#one")
+
+
+def test_a_boosted_page_that_is_another_users_hears_as_that_user(
+    live: Live, new_name: NewName, htmx: str
+) -> None:
+    ana, bob = new_name("ana"), new_name("bob")
+    element = '<p id="live" data-pusher-user="{{ user }}"></p>'
+    boosted = '<a href="bob" hx-boost="true">go</a>'
+    live.page("ana", element + boosted, head=htmx, user=ana)
+    live.page("bob", f"{element}<i>Bob's</i>", head=htmx, user=bob)
+    tab = live.open("ana")
+    listens(tab)
+    first = tab.evaluate("globalThis.first = Pusher.instances[0].connection.socket_id")
+
+    tab.locator("a").click()
+
+    expect(tab.locator("i")).to_be_visible()
+    tab.wait_for_function(
+        "(bob) => Pusher.instances[0].user.serverToUserChannel?.name.endsWith(bob)", arg=bob
+    )
+    listens(tab)
+    live.send(ana, "letter", "for Ana")
+    live.send(bob, "letter", "for Bob")
+    assert hears(tab, "pusher:letter") == "for Bob"
+    assert tab.evaluate("first") == first  # it is the same page
+    assert tab.evaluate("Pusher.instances[0].connection.socket_id") != first
 
 
 # -- Alpine and Stimulus --------------------------------------------------------------------------
@@ -300,6 +328,69 @@ def test_forms_of_turbo_carry_the_socket_id(live: Live, channel: str) -> None:
     tab.locator("button").click()
     until(lambda: bool(asked), "the form")
     assert asked == [tab.evaluate("Pusher.instances[0].connection.socket_id")]
+
+
+def test_what_was_being_fetched_when_turbo_changed_something_is_fetched_again(
+    live: Live, channel: str
+) -> None:
+    state = ["old"]
+
+    def act() -> Any:
+        state[0] = "new"
+        return html("", 204)
+
+    live.slow_view("rows", state)
+    live.view("act", act)
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>'
+        '<form action="act" method="post"><button>act</button></form>',
+        head=TURBO,
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("old")
+    tab.evaluate(
+        "addEventListener('turbo:before-fetch-response', () => { globalThis.hasEnded = true })"
+    )
+    live.trigger(channel, "changed")
+    assert live.page_is_asked.wait(10)
+    tab.locator("button").click()
+    tab.wait_for_function("globalThis.hasEnded")
+
+    live.may_answer.set()
+
+    live.wait_for_times("rows", 3)
+    expect(tab.locator("b")).to_have_text("new")
+
+
+@pytest.mark.parametrize("library", [*HTMX.values(), "@hotwired/turbo/dist/turbo.es2017-umd.js"])
+def test_no_other_origin_is_told_the_socket_id(
+    live: Live, channel: str, new_tab: NewTab, library: str
+) -> None:
+    elsewhere = "http://elsewhere.example/part"
+    asked: list[dict[str, str]] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.headers)
+        route.fulfill(body="", headers={"Access-Control-Allow-Origin": "*"})
+
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}"></p><button hx-get="{elsewhere}">ask</button>'
+        '<turbo-frame id="frame"></turbo-frame>',
+        head='<meta name="htmx-config" content=\'{"selfRequestsOnly": false, "mode": "cors"}\'>'
+        + script(library),
+    )
+    tab = new_tab()
+    tab.route(elsewhere, answer)
+    live.open("page", tab)
+    listens(tab)
+    if "turbo" in library:
+        tab.evaluate("(url) => { document.getElementById('frame').src = url }", elsewhere)
+    else:
+        tab.locator("button").click()
+    until(lambda: bool(asked), "the request", tab)
+    assert "x-socket-id" not in asked[0]
 
 
 def test_a_preview_of_turbos_is_no_page(live: Live, channel: str) -> None:
