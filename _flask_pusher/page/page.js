@@ -311,7 +311,6 @@
     }
   }
 
-  /** Only text, and pictures. */
   function fill(part, info) {
     for (const end of ["", "-alt", "-title", "-src"]) {
       const name = part.getAttribute("data-pusher-text" + end);
