@@ -53,7 +53,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
         return self.master_key
 
     def move(self, host: str, port: int, ssl: bool) -> None:
-        """Post another address from now on."""
+        """Call another address from now on."""
         self._host, self._port, self._ssl = host, port, ssl
 
     def settled(self, address: tuple[str, int, bool]) -> Api:
