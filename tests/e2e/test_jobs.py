@@ -32,6 +32,12 @@ def api() -> Iterator[Api]:
     api.stop()
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_queued(redis: Redis) -> None:
+    with Client(port=redis.port) as connection:
+        connection.flushall()
+
+
 def environ(api: Api, redis: Redis, **more: str) -> dict[str, str]:
     url = f"redis://127.0.0.1:{redis.port}"
     return {**os.environ, **settings_for(api.port), "REDIS_URL": url, "RQ_REDIS_URL": url, **more}
@@ -53,7 +59,6 @@ def test_a_job_of_rq_publishes_when_its_context_ends(
     api: Api, redis: Redis, job: str, more: dict[str, str], published: list[str]
 ) -> None:
     with Client(port=redis.port) as connection:
-        connection.flushall()
         queue = Queue(connection=connection)
         for number in (1, 2):
             queue.enqueue(job, number)
@@ -80,8 +85,6 @@ def have_done(task: str, env: dict[str, str]) -> None:
 
 
 def test_a_task_of_celery_publishes_when_its_context_ends(api: Api, redis: Redis) -> None:
-    with Client(port=redis.port) as connection:
-        connection.flushall()
     env = environ(api, redis)
     with running_celery(env):
         for number in (1, 2):
@@ -91,8 +94,6 @@ def test_a_task_of_celery_publishes_when_its_context_ends(api: Api, redis: Redis
 
 
 def test_a_worker_of_celery_that_is_stopped_sends_what_waits(api: Api, redis: Redis) -> None:
-    with Client(port=redis.port) as connection:
-        connection.flushall()
     env = environ(api, redis)
     with ExitStack() as silence:
         silence.enter_context(api.silent())
@@ -112,7 +113,6 @@ def test_where_nobody_listens_a_worker_of_celery_tries_again_and_a_job_of_rq_is_
         port: int = server.getsockname()[1]
     env = {**environ(api, redis), "FLASK_PUSHER_PORT": str(port)}
     with Client(port=redis.port) as connection:
-        connection.flushall()
         Queue(connection=connection).enqueue("jobs.report", 2)
         worker = [sys.executable, "-m", "rq.cli", "worker", "--burst"]
         subprocess.run(worker, cwd=HERE, env=env, check=True, timeout=60)

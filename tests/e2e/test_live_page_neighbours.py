@@ -122,18 +122,22 @@ def test_requests_of_htmx_carry_the_socket_id_and_spare_the_page(
     assert "pusher:shipped" not in [name for name, _ in heard(tab)]
 
 
+def show_rows_that_an_act_changes(live: Live, answer: Callable[[], Any]) -> None:
+    state = ["old"]
+
+    def act() -> Any:
+        state[0] = "new"
+        return answer()
+
+    live.slow_view("rows", state)
+    live.view("act", act)
+
+
 @pytest.mark.parametrize("had_ended", [False, True])
 def test_what_was_being_fetched_when_htmx_changed_something_is_fetched_again(
     live: Live, channel: str, htmx: str, had_ended: bool
 ) -> None:
-    state = ["old"]
-
-    def act() -> str:
-        state[0] = "new"
-        return "<b>new</b>"
-
-    live.slow_view("rows", state)
-    live.view("act", act)
+    show_rows_that_an_act_changes(live, lambda: "<b>new</b>")
     live.page(
         "page",
         f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>'
@@ -333,14 +337,7 @@ def test_forms_of_turbo_carry_the_socket_id(live: Live, channel: str) -> None:
 def test_what_was_being_fetched_when_turbo_changed_something_is_fetched_again(
     live: Live, channel: str
 ) -> None:
-    state = ["old"]
-
-    def act() -> Any:
-        state[0] = "new"
-        return html("", 204)
-
-    live.slow_view("rows", state)
-    live.view("act", act)
+    show_rows_that_an_act_changes(live, lambda: html("", 204))
     live.page(
         "page",
         f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>'
