@@ -269,14 +269,20 @@ def test_a_server_that_lets_sigterm_kill_it_loses_what_waits_unless_two_lines_me
     assert site.lost == []
 
 
-def test_a_reload_of_flask_run_waits_and_loses_nothing(api: Api, run: Run, tmp_path: Path) -> None:
+def run_reloading(run: Run, tmp_path: Path, **environ: str) -> tuple[Site, Callable[[], None]]:
+    """``flask run --reload``, and what changes a file that it watches."""
     watched = tmp_path / "watched"
     watched.touch()
-    site = run("flask", "--reload", "--extra-files", str(watched))
+    site = run("flask", "--reload", "--extra-files", str(watched), **environ)
+    return site, lambda: os.utime(watched, (time.time() + 60, time.time() + 60))
+
+
+def test_a_reload_of_flask_run_waits_and_loses_nothing(api: Api, run: Run, tmp_path: Path) -> None:
+    site, change = run_reloading(run, tmp_path)
     api.may_answer.clear()
     site.answers += [site.get("/defer") for _ in range(10)]
     (before,) = site.processes
-    os.utime(watched, (time.time() + 60, time.time() + 60))
+    change()
     time.sleep(2)  # it looks once a second, and then ends
     api.may_answer.set()
     wait_until(lambda: before not in next_answer(site))
@@ -288,12 +294,10 @@ def test_a_reload_of_flask_run_waits_and_loses_nothing(api: Api, run: Run, tmp_p
 def test_a_reload_of_flask_run_without_a_service_is_soon_over_and_tells_what_was_lost(
     run: Run, tmp_path: Path
 ) -> None:
-    watched = tmp_path / "watched"
-    watched.touch()
-    site = run("flask", "--reload", "--extra-files", str(watched), FLASK_PUSHER_PORT="1")
+    site, change = run_reloading(run, tmp_path, FLASK_PUSHER_PORT="1")
     site.answers += [site.get("/defer") for _ in range(10)]
     (before,) = site.processes
-    os.utime(watched, (time.time() + 60, time.time() + 60))
+    change()
     started = time.monotonic()
     wait_until(lambda: before not in next_answer(site))
     # It looks once a second, waits for two, and starts anew.
