@@ -461,14 +461,22 @@ def seconds_of(match: Callable[[str], Any], channel: str) -> float:
     return min(once() for _ in range(5))
 
 
+TRIES = 20
+"""A machine that does other things makes a match slow, now and then; a slow pattern always is."""
+
+
 def test_no_channel_makes_a_pattern_slow() -> None:
     """The longest name takes at most its length times what it takes to be read once; what begins
     again for each variable would take that times its length once more."""
     names = ["private-" + unit * (190 // len(unit)) for unit in UNITS]
-    read = max(seconds_of(compiled("private-<x>").match, name) for name in names)
+    read = compiled("private-<x>").match
+
+    def is_slow(match: Callable[[str], Any], name: str) -> bool:
+        return seconds_of(match, name) > 190 * max(seconds_of(read, one) for one in names)
+
     for pattern in hostile_patterns():
         match = compiled(pattern).match
-        slow = [name for name in names if seconds_of(match, name) > 190 * read]
+        slow = [name for name in names if all(is_slow(match, name) for _ in range(TRIES))]
         assert not slow, pattern
 
 
@@ -491,4 +499,4 @@ def test_twice_the_name_takes_four_times_as_long_at_most(pattern: str) -> None:
         return seconds_of(match, whole) / seconds_of(match, half)
 
     for unit in UNITS:
-        assert min(ratio(unit) for _ in range(3)) < 7
+        assert any(ratio(unit) < 7 for _ in range(TRIES)), unit

@@ -1252,13 +1252,16 @@ def test_rows_that_were_changed_make_an_event_no_dearer(shop: Shop) -> None:
     shop.have(*map(str, range(1000)))
 
     def seconds_of_a_loop() -> float:
+        """The shortest of several: the machine may do other things, now and then."""
         gc.disable()  # it would look at all that other tests have left
-        start = time.thread_time()
-        for order in orders:
-            shop.defer(order.name)
-        seconds = time.thread_time() - start
+        seconds = []
+        for _ in range(10):
+            start = time.thread_time()
+            for order in orders:
+                shop.defer(order.name)
+            seconds.append(time.thread_time() - start)
         gc.enable()
-        return seconds
+        return min(seconds)
 
     with shop.pusher.record_events(), shop.app.app_context():
         orders = shop.session.scalars(select(Order)).all()
