@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from flask import Flask, render_template, send_from_directory, session
-from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import Browser, Route, expect, sync_playwright
 from playwright.sync_api import Page as BrowserPage
 from werkzeug import Response
 
@@ -53,6 +53,8 @@ BROWSER_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+expect.set_options(timeout=WAIT_SECONDS * 1000)
 
 Serve = Callable[..., None]
 OpenPage = Callable[..., Page]

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, Route, WebSocketRoute, expect
 
+from . import WAIT_SECONDS
 from .servers import APP_ID, KEY, SECRET, Soketi, free_port
 from .tools import Node
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 CHAT = Path(__file__).resolve().parents[2] / "examples" / "chat"
 PUSHER_JS = "pusher-js/dist/web/pusher-with-encryption.min.js"
-WAIT_SECONDS = 20
 MARKUP = "<img src=x onerror=\"document.title='run'\">"
 WEBHOOKS = [
     "channel_occupied",
@@ -45,8 +45,6 @@ WEBHOOKS = [
     "cache_miss",
     "subscription_count",
 ]
-
-expect.set_options(timeout=WAIT_SECONDS * 1000)
 
 
 class Chat:

@@ -313,8 +313,9 @@ def test_a_page_of_five_thousand_rows_is_looked_at_in_a_moment(live: Live, chann
                 }
                 return (performance.now() - began) / 100;
             };
-            await change();
-            return Math.min(await change(), await change());
+            const took = [];
+            while (took.length < 10) took.push(await change());
+            return Math.min(...took);
         }"""
     )
     assert took < 10  # milliseconds; 1 here, and machines of tests are slow

@@ -3,5 +3,3 @@
 from pathlib import Path
 
 TREE = Path(__file__).parents[3]
-WAIT_SECONDS = 30
-"""How long a test waits for what should come at once."""

@@ -12,8 +12,8 @@ from typing import Literal, TypeVar
 
 from playwright.sync_api import Page, Route, sync_playwright
 
+from .. import WAIT_SECONDS
 from ..conftest import BROWSER_ARGUMENTS
-from . import WAIT_SECONDS
 
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/([\w.-]+)@([\d.]+)/([\w./-]+)")
 T = TypeVar("T")

@@ -54,8 +54,9 @@ from werkzeug.test import TestResponse
 
 from flask_pusher import Pusher, RecordedEvent, local_server
 
+from .. import WAIT_SECONDS
 from ..conftest import BROWSER_ARGUMENTS
-from . import TREE, WAIT_SECONDS
+from . import TREE
 from .browser import Browser, Tab
 from .terminal import Terminal
 

@@ -20,7 +20,8 @@ from flask import Flask
 
 from flask_pusher import Pusher
 
-from . import TREE, WAIT_SECONDS
+from .. import WAIT_SECONDS
+from . import TREE
 
 COMMAND_SECONDS = 300
 # What a server prints when it is ready, and where it is.

@@ -24,8 +24,6 @@ EXAMPLES = TREE / "examples" / "pages"
 NAMES = ["orders", "chat", "notices", "here", "job", "dashboard"]
 SCRIPTS_OF_OTHERS = re.compile(r"<script[^>]+src=\"https://cdn\.jsdelivr\.net/[^\"]+\"></script>")
 
-expect.set_options(timeout=20_000)
-
 
 class Site:
     """One of the six, served, with its Channels server."""
