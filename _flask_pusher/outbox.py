@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -375,12 +376,14 @@ class Outbox:
             if entry.is_allowed() and not self.failure:
                 recording.add(api_of(self.owner.client), [entry.wire])
             entry.recordings = [one for one in entry.recordings or () if one is not recording]
+        self._leave(lambda entry: entry.recordings != [])
 
     def responded(self) -> bool:
         """The response is ready, or its stream has ended: what is not for the publisher leaves.
         Returns whether it is over: nothing is left, and nothing comes."""
         if self._entries:
-            self._leave(only_recorded=self.owner.hand_over.handler is None)
+            is_for_queue = self.owner.hand_over.handler is not None
+            self._leave(lambda entry: entry.recordings is None and not is_for_queue)
         with self._lock:
             self.is_closed = self.is_empty and not self.may_be_streamed
         return self.is_closed
@@ -389,17 +392,14 @@ class Outbox:
         """It is over, and what is left leaves."""
         self.is_closed = True
         try:
-            self._leave()
+            self._leave(lambda _entry: False)
         finally:
             if self._certain and self.pid == _process[0]:
                 self.owner.publish(self._certain)
             for delivery in self._on_the_way if waits else ():
                 delivery.wait()
 
-    def _leave(self, *, only_recorded: bool = False) -> None:
-        def stays(entry: Entry) -> bool:
-            return only_recorded and entry.recordings is None
-
+    def _leave(self, stays: Callable[[Entry], bool]) -> None:
         with self._lock:
             entries = [entry for entry in self._entries if not stays(entry)]
             self._entries = [entry for entry in self._entries if stays(entry)]
@@ -494,12 +494,13 @@ class _Body:
         finally:
             self._outbox.close()
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         """Some servers drop the response to a client that left, without closing it: Werkzeug's
         development server does. Python may do this in the midst of anything, so that nothing is
-        waited for. A forked process drops its parent's, too."""
+        waited for. A forked process drops its parent's, too; and at the interpreter's end Python
+        3.13 has taken this module's names away."""
         outbox = self._outbox
-        outbox.is_closed |= outbox.is_empty
+        outbox.is_closed |= outbox.is_empty or is_finalizing()
         if outbox.is_closed or outbox.pid != _process[0]:
             return
         if outbox.owner.has_thread:
