@@ -22,6 +22,11 @@ def posted_object() -> dict[str, Any] | None:
 _quoted = {is_ascii: json.JSONEncoder(ensure_ascii=is_ascii).encode for is_ascii in (True, False)}
 
 
+def _key(key: Any) -> str:
+    """As JSON has it, where a number's is text."""
+    return _quoted[True](key) if isinstance(key, str) else json.dumps({key: 0})[1:-4]
+
+
 class Keys(dict):  # type: ignore[type-arg]
     """A dict whose keys are the protocol's, whatever the provider does to keys. Its values are the
     provider's."""
@@ -43,7 +48,7 @@ class Codec:
 
     def encode(self, value: Any) -> str:
         if isinstance(value, Keys):
-            pairs = [f"{_quoted[True](key)}: {self.encode(one)}" for key, one in value.items()]
+            pairs = [f"{_key(key)}: {self.encode(one)}" for key, one in value.items()]
             return f"{{{', '.join(pairs)}}}"
         if type(value) is str:  # an id, most often
             return _quoted[self.ensure_ascii](value)

@@ -24,7 +24,8 @@ longest text before its first variable; then the one with most text; then, varia
 one with the narrower converter. From narrow to wide: ``any`` (10), ``uuid`` (20), ``int`` (50),
 ``float`` (60), ``string`` with a length (90), the default and ``string`` (110), ``path`` (200). An
 application's own converter stands between them by its ``weight``, which is 100 unless it says
-otherwise.
+otherwise. A number with a limit comes before one without, and of two ``any`` the one with fewer
+words.
 """
 
 from __future__ import annotations
@@ -190,12 +191,10 @@ def finished(returned: Any, handler: Handler) -> Any:
 def answer_in(returned: Any, app: Flask) -> Response | None:
     """The response in what a handler returned, as Flask finds it in what a view returns: in a
     response, an exception of Werkzeug's, or a tuple. None where there is none."""
-    if not isinstance(returned, (Response, HTTPException, tuple)):
-        return None
-    try:
-        return app.make_response(returned)
-    except (TypeError, ValueError):  # a row of a database, or (False, "why")
-        return None
+    with suppress(Exception):  # for a row of a database, or (False, "why")
+        if isinstance(returned, (Response, HTTPException, tuple)):
+            return app.make_response(returned)
+    return None
 
 
 def is_refusal(response: Response) -> bool:
@@ -299,8 +298,9 @@ class Compiled:
             given, options = routing.parse_converter_args(arguments)
             converter = url_map.converters[kind or "default"](url_map, *given, **options)
             converters.append(converter)
-            width = _WIDTHS.get(kind, converter.weight)
-            widths.append(90 if kind in _TEXT and arguments else width)
+            limits = len(given) + len(options.keys() - {"signed"})
+            width = 90 if kind in _TEXT and limits else _WIDTHS.get(kind, converter.weight)
+            widths.append((width, len(given) if kind == "any" else not limits))
         self.beginning, *behind = pattern.literals
         self.pieces = list(zip(pattern.names, converters, behind))
         expression = re.escape(self.beginning) + _expression(self.pieces)
@@ -310,13 +310,10 @@ class Compiled:
 
     def match(self, channel: str) -> dict[str, Any] | None:
         """The variables' values; None where the channel does not match."""
-        found = self.fullmatch(channel)
-        if found is None:
-            return None
-        try:
-            return {name: converter.to_python(found[name]) for name, converter, _ in self.pieces}
-        except routing.ValidationError:
-            return None
+        if found := self.fullmatch(channel):
+            with suppress(routing.ValidationError):
+                return {name: one.to_python(found[name]) for name, one, _ in self.pieces}
+        return None
 
 
 def _expression(pieces: list[Piece]) -> str:

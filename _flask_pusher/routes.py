@@ -118,7 +118,7 @@ def _add_routes(state: BlueprintSetupState) -> None:
 # A browser takes whatever comes with a status of success for its authorisation, and a service for
 # a delivery. An application may answer in our place, before the view or after it: a login page, a
 # redirect to https, an error handler that names no status. One rule for all of them: only the very
-# response that the view gave is a success.
+# response that the view gave is a success, with the status that it gave.
 
 _ANSWER = "flask_pusher.answer"
 _IS_FOR_PAGE = {"pusher.auth": True, "pusher.user_auth": True, "pusher.events": False}
@@ -142,9 +142,9 @@ def _expect_our_answer(response: Response) -> Response:
     if is_for_page is None or request.method == "OPTIONS":
         return response
     environ, status = request.environ, response.status_code
-    was_asked = _ANSWER in environ
+    was_asked, answer = _ANSWER in environ, environ.get(_ANSWER)
     # The reason of a refusal is logged where it was found.
-    if response is environ.get(_ANSWER) or (was_asked and status >= 400):
+    if (response is answer and status == 200) or (was_asked and not answer and status >= 400):
         return response
     to = response.headers.get("Location", "").partition("?")[0]
     when = "in an error handler or after the view" if was_asked else "before the view"

@@ -94,7 +94,7 @@ def _text(pattern: str) -> Callable[[Any], str]:
 
 
 def _cluster(value: Any) -> str:
-    return _text("(?!api-)[A-Za-z0-9-]+")(value).lower()
+    return _text("(?i:(?!api-)[a-z0-9-]+)")(value).lower()
 
 
 def _host(value: Any) -> str:
@@ -183,8 +183,8 @@ def _url(value: Any) -> Mapping[str, Any]:
 
 
 def _raw_key(value: Any) -> bytes:
-    raw: bytes = value.encode(errors="surrogatepass") if isinstance(value, str) else value
-    if not isinstance(raw, bytes) or len(raw) != 32:
+    raw: bytes = value if isinstance(value, bytes) else _text(_ANY_TEXT)(value).encode()
+    if len(raw) != 32:
         raise ValueError
     return raw
 

@@ -90,6 +90,7 @@ class TestPrivateChannels:
 
 
 ANA = {"name": "Ana"}
+KEYS_AS_TEXT = {"3": 4, "null": 5, "true": 6}
 NAN = float("nan")
 
 
@@ -145,6 +146,10 @@ class TestPresenceChannels:
             (
                 {"user_id": 7, "name": "Ana", "user_info": {"nick": "A"}},
                 {"user_id": "7", "name": "Ana", "user_info": {"nick": "A"}},
+            ),
+            (
+                {"user_id": 7, 3: 4, None: 5, True: 6},
+                {"user_id": "7", **KEYS_AS_TEXT, "user_info": KEYS_AS_TEXT},
             ),
         ],
     )

@@ -8,8 +8,11 @@ import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from flask import Flask, Response, abort, redirect, request, session
@@ -191,6 +194,11 @@ def test_what_a_handler_returned_is_told_and_not_to_the_page(
         lambda: (1, 2, 3, 4),
         lambda: ("ana", 7),
         lambda: ("ana", ["a", "b"]),
+        lambda: ("ana", datetime(2026, 1, 1)),
+        lambda: ("ana", Decimal("9.5")),
+        lambda: ("ana", UUID(int=1)),
+        lambda: ("ana", 1.5),
+        lambda: ("ana", None, {1: 2}),
         lambda: Row(False, "why"),
         lambda: Row(True, ""),
         row_of_sqlalchemy,

@@ -150,6 +150,27 @@ def test_the_narrower_converter_answers_in_either_order(
 
 
 @pytest.mark.parametrize(
+    ("narrow", "wide", "channel"),
+    [
+        ("int(max=99)", "int", "private-7"),
+        ("int(fixed_digits=1)", "int", "private-7"),
+        ("int(1)", "int", "private-7"),
+        ("int(min=0,signed=True)", "int(signed=True)", "private-7"),
+        ("int", "int(signed=True)", "private-7"),
+        ("float(max=9)", "float", "private-7.5"),
+        ("any(staff)", "any(admin,staff)", "private-staff"),
+        ("any(admin,staff)", "any(a,b,staff)", "private-staff"),
+    ],
+)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_so_does_one_kind_of_converter_with_a_limit(
+    app: Flask, narrow: str, wide: str, channel: str, is_reversed: bool
+) -> None:
+    declared = [wide, narrow] if is_reversed else [narrow, wide]
+    assert narrowest(app, declared, channel) == narrow
+
+
+@pytest.mark.parametrize(
     ("declared", "found"),
     [
         (["any(a,b)", "narrow"], "narrow"),

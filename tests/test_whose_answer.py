@@ -42,6 +42,17 @@ def replaced(response: Response) -> Response:
     return make_response(LOGIN) if response.status_code == 200 else response
 
 
+def changed(status: int) -> Callable[[Response], Response]:
+    """Makes another answer of ours, and not another object."""
+
+    def change(response: Response) -> Response:
+        response.status_code = status
+        response.headers["Location"] = "/login"
+        return response
+
+    return change
+
+
 @pytest.fixture
 def told(pusher: Pusher) -> list[str]:
     """What the handlers of an application were asked and told, which lets everybody in."""
@@ -84,6 +95,8 @@ ANSWERS: list[tuple[Callable[[Flask], Any], Exception | None, str]] = [
     (lambda app: app.before_request(login_page), None, "answers it with 200 OK"),
     (lambda app: app.before_request(lambda: ("", 204)), None, "answers it with 204 NO CONTENT"),
     (lambda app: app.after_request(replaced), None, "answers it with 200 OK"),
+    (lambda app: app.after_request(changed(302)), None, "answers it with 302 FOUND /login"),
+    (lambda app: app.after_request(changed(204)), None, "answers it with 204 NO CONTENT /login"),
     (lambda app: app.register_error_handler(401, to_login), Unauthorized(), "answers it with 302"),
     (lambda app: app.register_error_handler(401, login_page), Unauthorized(), "answers it with"),
     (
@@ -334,6 +347,27 @@ def test_nor_is_one_whose_answer_was_lost_by_what_sees_the_response(
         answer = post_webhook(path, BODY)
         assert answer.status_code == 503
         assert answer.text.startswith("This webhook was not delivered: ")
+
+
+@pytest.mark.parametrize("after", [changed(406), lambda _response: make_response(LOGIN, 406)])
+def test_a_refusal_in_place_of_our_answer_is_told(
+    app: Flask,
+    told: list[str],
+    browser: FlaskClient,
+    post_webhook: PostWebhook,
+    reasons: pytest.LogCaptureFixture,
+    after: Callable[[Response], Response],
+) -> None:
+    """As a page's in vain, and as a mistake where a service tries again."""
+    app.after_request(after)
+    happened = "after the view the application answers it with 406 NOT ACCEPTABLE"
+    for path in PAGES:
+        assert ask(browser, path).status_code == 406
+        assert happened in reasons.messages[-1]
+    assert warnings_in(reasons) == []
+    assert post_webhook("/pusher/events", BODY).status_code == 406
+    (warning,) = warnings_in(reasons)
+    assert happened in warning
 
 
 def test_a_refusal_of_ours_is_told_once(
