@@ -20,13 +20,16 @@ the browsers. This module publishes them, and answers what browsers and the serv
     def may_follow(channel_name, socket_id, order_id):
         return order_id in session.get("orders", ())
 
-A template of this application listens by pusher-js, the official library for browsers::
+A page of this application keeps itself up to date, with no JavaScript of its own. Its element
+listens to the channel, and when an event comes its content is what the URL answers::
 
-    <script src="https://cdn.jsdelivr.net/npm/pusher-js@8.6.0/dist/web/pusher.min.js"></script>
-    <script>
-      const pusher = new Pusher({{ PUSHER_KEY|tojson }}, {{ pusher_options()|tojson }});
-      pusher.subscribe("private-order-7").bind("shipped", (data) => alert(data.by));
-    </script>
+    {{ pusher_scripts() }}
+    <p data-pusher="private-order-7" data-pusher-src="{{ url_for('order', order_id=7) }}"></p>
+
+By pusher-js, the official library for browsers, it does with the events what it likes::
+
+    const pusher = new Pusher({{ PUSHER_KEY|tojson }}, {{ pusher_options()|tojson }});
+    pusher.subscribe("private-order-7").bind("shipped", (data) => alert(data.by));
 
 ``flask pusher check`` says whether the settings are right, and ``flask pusher trigger`` publishes by
 hand. ``flask pusher serve``, with ``Flask-Pusher[local]``, is a Channels server for development: it
@@ -220,8 +223,9 @@ class Pusher:
         with most text before its first variable, then the one with most text, then the one with
         the narrower converters. From narrow to wide they are ``any``, ``uuid``, ``int``,
         ``float``, ``string`` with a length, the default and ``string``, ``path``; one of your own
-        stands by its ``weight`` (10, 20, 50, 60, 90, 110, 200 are theirs). The handler without a
-        pattern is asked about the rest::
+        stands by its ``weight`` (10, 20, 50, 60, 90, 110, 200 are theirs). A number with a limit
+        comes before one without, and of two ``any`` the one with fewer words. The handler without
+        a pattern is asked about the rest::
 
             @pusher.auth("private-order-<int:order_id>")
             def may_follow(channel_name, socket_id, order_id):
@@ -439,7 +443,8 @@ class Pusher:
         about the row as it was loaded, too, as far as that is in memory. What is rolled back tells
         nobody. Outside of a request the event leaves at the commit.
 
-        The function may read columns and relationships. It is asked in the flush: it writes
+        The function may read columns and relationships; where only the key of one is changed,
+        SQLAlchemy leaves the other as it is until the commit. It is asked in the flush: it writes
         nothing and queries nothing by itself. Where it fails, or names what is no channel, that is
         logged, and the commit goes on. Statements that change rows in bulk are not seen.
 
