@@ -195,9 +195,8 @@ class Authorisation:
                 logging.WARNING,
             )
         if _is_always_true(handlers.finished(returned, found.handler)):
-            raise TypeError(
-                f"{name}() returned a {kind}, which is true whatever is in it. Return {wanted}."
-            )
+            why = f"{name}() returned a {kind}, which is true whatever is in it. Return {wanted}."
+            raise TypeError(why)
         _expect(wanted is not _A_DICT, returned, wanted, found.handler)
         return returned
 

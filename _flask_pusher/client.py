@@ -83,9 +83,8 @@ class Client(_Official):
             if re.match("_[a-z]", name) and "_pusher_client" in self.__dict__:
                 return getattr(self._pusher_client, name)
             if name in _OF_THE_EXTENSION:
-                raise AttributeError(
-                    f"The client has no {name!r}; the extension has: pusher.{name}."
-                )
+                hint = f"The client has no {name!r}; the extension has: pusher.{name}."
+                raise AttributeError(hint)
             return super().__getattribute__(name)  # raises, and what a property raised too
 
     app_id: Final[str] = _held("app_id")

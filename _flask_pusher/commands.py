@@ -28,9 +28,12 @@ from _flask_pusher.stand_in import LogBackend
 from _flask_pusher.transport import complete, in_words, proxies_for, status_of
 from _flask_pusher.webhooks import webhook_headers
 
-_FILE = click.Path(exists=True, dir_okay=False)
+_FILE, _SECONDS = click.Path(exists=True, dir_okay=False), click.FloatRange(min=0)
 _NO_DATA = "the socket id, so each tab is a member of its own: declare @pusher.channel_data"
 _NO_USER = "nobody signs in: declare @pusher.user_auth"
+_DELAY = rules.WEBHOOK_DELAY_SECONDS
+_A_DELAY = "Seconds until a webhook tells that somebody has left, who may be back by then."
+_LEFT_OUT = f"Features to leave out: {', '.join(FEATURES)}."
 
 COMMANDS = AppGroup()
 """Those of ``flask pusher``."""
@@ -201,10 +204,8 @@ def _expect_json(data: str) -> None:
         if data.strip()[:1] in ("{", "[", '"'):
             json.loads(data, parse_constant=expect.no_constant)
     except (ValueError, RecursionError) as error:
-        raise click.BadParameter(
-            f"it looks like JSON and is none ({error}). --text sends it as text.",
-            param_hint="DATA",
-        ) from None
+        problem = f"it looks like JSON and is none ({error}). --text sends it as text."
+        raise click.BadParameter(problem, param_hint="DATA") from None
 
 
 @COMMANDS.command()
@@ -232,19 +233,8 @@ def users(channel: str) -> None:
 @click.option("--host", help="The settings' host, if it is this machine, else 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Likewise, else 6001. 0: a free one.")
 @click.option("--webhooks", metavar="URL", multiple=True, help="Post webhooks there.")
-@click.option(
-    "--webhook-delay",
-    type=click.FloatRange(min=0),
-    default=rules.WEBHOOK_DELAY_SECONDS,
-    show_default=True,
-    help="Seconds until a webhook tells that somebody has left, who may be back by then.",
-)
-@click.option(
-    "--without",
-    metavar="FEATURES",
-    default="",
-    help=f"Features to leave out: {', '.join(FEATURES)}.",
-)
+@click.option("--webhook-delay", type=_SECONDS, default=_DELAY, show_default=True, help=_A_DELAY)
+@click.option("--without", metavar="FEATURES", default="", help=_LEFT_OUT)
 @click.option("--quiet", is_flag=True, help="Print no line for each thing that happens.")
 @click.option("--cert", "certificate", type=_FILE, help="A certificate's file, to speak TLS.")
 @click.option("--key", "private_key", type=_FILE, help="The file of its private key.")
@@ -277,8 +267,7 @@ def _api() -> Iterator[Client]:
             text += " (Are PUSHER_KEY and PUSHER_SECRET each in its place? Is the clock right?)"
         raise click.ClickException(text) from None
     except (AttributeError, KeyError, TypeError):
-        raise click.ClickException(
-            f"{_base_url(client)} gave an answer of another form than Channels' is."
-        ) from None
+        problem = f"{_base_url(client)} gave an answer of another form than Channels' is."
+        raise click.ClickException(problem) from None
     except ValueError as error:
         raise click.ClickException(str(error)) from None

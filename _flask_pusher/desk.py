@@ -229,6 +229,9 @@ class Desk:
             event.is_alone |= verdict.is_alone
             if verdict.is_lost:
                 self._lose([event], error)
+                is_followed = not self.lanes.keys().isdisjoint(event.channels)
+                if is_followed and event.is_alone and policy.may_be_of_an_event(error):
+                    self.failures = 0  # what waited for it is old, too, and may be well
             else:
                 again.append(event)
         if verdict.takes_all_along:

@@ -74,9 +74,8 @@ def text_id(value: Any) -> Any:
 def event_name(name: Any) -> str:
     found = text(name, "An event's name")
     if not 1 <= len(found) <= rules.EVENT_NAME_LENGTH:
-        raise ValueError(
-            f"An event's name has 1 to {rules.EVENT_NAME_LENGTH} characters; this has {len(found)}."
-        )
+        most = rules.EVENT_NAME_LENGTH
+        raise ValueError(f"An event's name has 1 to {most} characters; this has {len(found)}.")
     return found
 
 

@@ -33,13 +33,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
 
-from flask import Flask
+from flask import Flask, current_app, has_app_context
 from werkzeug import routing
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
@@ -144,9 +145,8 @@ def expect_handler(
     """
     if not callable(handler):
         hint = f" Write {decorator} above it, without parentheses." if handler is None else ""
-        raise TypeError(
-            f"{decorator} is given a function; this is of type {type(handler).__name__}.{hint}"
-        )
+        kind = type(handler).__name__
+        raise TypeError(f"{decorator} is given a function; this is of type {kind}.{hint}")
     try:
         # As it is called: what a decorator wraps may take more, and be given that by it.
         signature = inspect.signature(handler, follow_wrapped=False)
@@ -157,9 +157,8 @@ def expect_handler(
         signature.bind(*arguments, **named)
     except TypeError as error:
         given = ", ".join((*arguments, *(f"{name}=..." for name in named))) or "no argument"
-        raise TypeError(
-            f"{decorator}: {name_of(handler)}() is called with {given}: {error}."
-        ) from None
+        call = f"{name_of(handler)}() is called with {given}"
+        raise TypeError(f"{decorator}: {call}: {error}.") from None
 
 
 def name_of(handler: Handler) -> str:
@@ -186,6 +185,17 @@ def finished(returned: Any, handler: Handler) -> Any:
             " a 'yield' in it, or a decorator around it that does not await it?"
         )
     return returned
+
+
+is_ending: ContextVar[bool] = ContextVar("flask_pusher_is_ending", default=False)
+"""Whether the context that code runs in ends."""
+
+
+def context_for(app: Flask) -> AbstractContextManager[object]:
+    """Where what the application declared runs outside of a request: in the application context
+    that is here, as the end of another one would take sessions from it; or in one of its own."""
+    is_here = has_app_context() and object_of(current_app) is app and not is_ending.get()
+    return nullcontext() if is_here else app.app_context()
 
 
 def answer_in(returned: Any, app: Flask) -> Response | None:

@@ -118,7 +118,7 @@ class Models:
             def writes(_mapper: object, _connection: object, row: Any) -> None:
                 self._note(declared, row)
 
-            for moment in ("before_insert", "before_update", "before_delete"):
+            for moment in ("before_insert", "before_update", "before_delete", "after_update"):
                 event.listen(model, moment, writes, propagate=True)
             return function
 
@@ -156,8 +156,10 @@ class Models:
             unmodified, attributes = state.unmodified, state.attrs.items()
             histories = {key: a.history for key, a in attributes if key not in unmodified}
             old = {key: one.non_added() for key, one in histories.items() if one.has_changes()}
-            noted = (row, state.identity is not None, names, old)
-            self._followed.innermost(state.session).flushed.setdefault((declared, state), noted)
+            flushed = self._followed.innermost(state.session).flushed
+            # A listener of the application's may have changed it since, or undone its deletion.
+            *_, asked, known = flushed.get((declared, state), (names, {}))
+            flushed[declared, state] = (row, state.identity is not None, asked, {**old, **known})
 
     def _flushed(self, session: Session, _: object) -> None:
         """Ask about what was written, and keep what became of each row."""

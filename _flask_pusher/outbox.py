@@ -42,7 +42,7 @@ from flask.signals import appcontext_tearing_down, request_finished, request_tea
 
 from _flask_pusher.client import Client, api_of
 from _flask_pusher.desk import Event, Wire
-from _flask_pusher.handlers import Slot
+from _flask_pusher.handlers import Slot, context_for, is_ending
 from _flask_pusher.publisher import Delivery, is_telling, named, publish_here, publisher, submit
 from _flask_pusher.recording import Recording, Recordings
 from _flask_pusher.transactions import Followed, Transaction
@@ -139,12 +139,15 @@ class Outboxes:
     def defer(self, events: Iterable[Wire], *, is_decided: bool = False) -> None:
         """Let events leave when this place has succeeded.
 
+        What a receiver or the hand-over defers leaves now, whatever becomes of the place.
+
         :param is_decided: they tell what has been committed. No transaction decides about them,
             and outside of a request nothing does: they leave now.
         """
         recordings = self.recordings.of(self.client)
-        fate = [] if is_decided else self.followed.in_progress()
-        is_now = is_decided and not _is_in_request()
+        is_aside = is_telling() or _is_handing_over.get()
+        fate = [] if is_decided or is_aside else self.followed.in_progress()
+        is_now = is_aside or (is_decided and not _is_in_request())
         entries = [
             Entry(self.app, self.client, event, recordings=[*recordings] or None, fate=fate)
             for event in events
@@ -188,7 +191,7 @@ class Outboxes:
             outbox = request.environ.get(self.key)
             if outbox is not None and outbox.context is not None:
                 yield outbox
-                status = outbox.status
+                status = outbox.status and "200"  # it is over, and decides nothing here
         if _INHERITED in g:
             return
         kind = "request" if has_request_context() else "application context"
@@ -223,7 +226,11 @@ class Outboxes:
         # Nobody waits in a collector, which closes a generator and the context in it, nor where
         # somebody waits for a response.
         is_waited_for = bool(outbox.status) or _is_handing_over.get()
-        outbox.close(waits=not is_waited_for and not isinstance(exc, GeneratorExit))
+        token = is_ending.set(True)
+        try:
+            outbox.close(waits=not is_waited_for and not isinstance(exc, GeneratorExit))
+        finally:
+            is_ending.reset(token)
 
     def leave(self, entries: Iterable[Entry], expect: Callable[[Delivery], object]) -> None:
         """Let events go where they belong.
@@ -253,7 +260,7 @@ class Outboxes:
             return False
         token = _is_handing_over.set(True)
         try:
-            with self.app.app_context():
+            with context_for(self.app):
                 self.app.ensure_sync(handler)([dict(event.wire) for event in events])
         except Exception:
             self.app.logger.exception(
@@ -390,12 +397,15 @@ class Outbox:
 
     def close(self, *, waits: bool = False) -> None:
         """It is over, and what is left leaves."""
-        self.is_closed = True
+        with self._lock:
+            self.is_closed, certain, self._certain = True, self._certain, ()
         try:
-            self._leave(lambda _entry: False)
+            try:  # it came before what waits for the end
+                if certain and self.pid == _process[0]:
+                    self.owner.publish(certain)
+            finally:
+                self._leave(lambda _entry: False)
         finally:
-            if self._certain and self.pid == _process[0]:
-                self.owner.publish(self._certain)
             for delivery in self._on_the_way if waits else ():
                 delivery.wait()
 

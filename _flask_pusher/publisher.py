@@ -32,6 +32,7 @@ from pusher.errors import PusherError
 from _flask_pusher import policy
 from _flask_pusher.client import Client, api_of
 from _flask_pusher.desk import Address, Call, Desk, Event, Lost, Wire
+from _flask_pusher.handlers import context_for
 from _flask_pusher.recording import recorded
 from _flask_pusher.transport import NoAnswer
 
@@ -183,7 +184,7 @@ def _send_signal(signal: blinker.NamedSignal, events: Sequence[Event], **told: A
     token = _is_telling.set(True)
     try:
         found = [recorded(api_of(event.client), event.wire) for event in events]
-        with app.app_context():
+        with context_for(app):
             signal.send(app, _async_wrapper=app.ensure_sync, events=found, **told)
     except Exception:
         app.logger.exception("A receiver of %s raised an exception.", signal.name)

@@ -355,9 +355,8 @@ def _expect_compatible(settings: Settings) -> None:
     if settings.key == settings.secret:
         raise ValueError("PUSHER_KEY and PUSHER_SECRET hold the same, and pages carry the key.")
     if settings.encryption_master_key and settings.encryption_master_key_base64:
-        raise ValueError(
-            f"PUSHER_ENCRYPTION_MASTER_KEY and {MASTER_KEY} are both set. Keep the latter."
-        )
+        both = f"PUSHER_ENCRYPTION_MASTER_KEY and {MASTER_KEY} are both set. Keep the latter."
+        raise ValueError(both)
     paths = [settings.auth.strip("/"), settings.user_auth.strip("/"), "events"]
     paths += (f"events/{group}" for group in rules.WEBHOOK_GROUPS)
     if len(set(paths)) < len(paths):

@@ -144,8 +144,9 @@ class Followed:
     def in_progress(self) -> list[Transaction]:
         """What decides about an event that is deferred now and here."""
         known, places = self._transactions, self._places()
-        begun = [one for one in (ref() for ref in _begun_here.get()) if one and one in known]
-        sessions = [one.session for one in begun if known[one].is_of(places)]
+        begun = [one for one in (ref() for ref in _begun_here.get()) if one]
+        found = [(one.session, known.get(one)) for one in begun]  # another thread may end one
+        sessions = [session for session, one in found if session and one and one.is_of(places)]
         for session in sessions:
             transaction = self.innermost(session)
             if not transaction.wrote:  # of thousands of rows it is not to be asked for each event
@@ -161,7 +162,7 @@ class Followed:
 
     def _began(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
-            self._transactions[transaction] = Transaction(None, self._places())
+            self._transactions[transaction] = Transaction(None, self._places()[:1])
             here = [begun for begun in _begun_here.get() if begun() is not None]
             _begun_here.set((*here, ref(transaction)))
         elif transaction.nested:

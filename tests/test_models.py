@@ -46,6 +46,7 @@ from sqlalchemy.orm import (
     scoped_session,
     sessionmaker,
 )
+from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import StaticPool
 
@@ -614,6 +615,32 @@ class TestWhoHears:
         shop.have(Line(order_id=7, number=1))
         assert set(shop.commit(move)) == {"private-user-1", "private-user-2", "line-1"}
 
+    def test_what_a_listener_of_the_applications_changes_in_the_flush(self, orders: Shop) -> None:
+        """As it stamps a row, or gives it to somebody: only the note and the owner are written."""
+
+        def pass_on(_mapper: object, _connection: object, order: Order) -> None:
+            order.user_id, order.note = 2, "passed on"
+
+        event.listen(Order, "before_update", pass_on)
+        try:
+            told = orders.commit(lambda: flag_modified(orders.session.get_one(Order, 7), "state"))
+        finally:
+            event.remove(Order, "before_update", pass_on)
+        assert set(told) == {"private-orders", "private-user-1", "private-user-2"}
+
+    def test_a_deletion_that_a_listener_of_the_applications_undoes(self, orders: Shop) -> None:
+        """As where rows are marked, and not deleted. It is asked after the models are."""
+
+        @event.listens_for(orders.session, "before_flush")
+        def mark(session: Session, *_: object) -> None:
+            for order in session.deleted:
+                session.add(order)
+                order.state = "gone"
+
+        told = orders.commit(lambda: orders.session.delete(orders.session.get_one(Order, 7)))
+        updated = {"Order": {"created": [], "updated": [7], "deleted": []}}
+        assert told == {"private-orders": updated, "private-user-1": updated}
+
     def test_a_value_that_the_database_computes(self, orders: Shop) -> None:
         def move() -> None:
             order: Any = orders.session.get_one(Order, 7)
@@ -979,9 +1006,14 @@ class TestPlaces:
         orders.app.test_client().post("/4")
         assert calls == [["private-orders", "private-user-3", "private-user-4"]]
         with orders.app.app_context():
+            ben = User(id=6)
+            orders.session.add(ben)
             order(5)
-            assert calls[1:] == [["private-orders", "private-user-3", "private-user-5"]]
-        assert failures(caplog) == []  # the context of the call may remove the session
+            assert calls[1:] == [
+                ["private-orders", "private-user-3", "private-user-5", "private-user-6"]
+            ]
+            assert ben in orders.session  # which the end of a context removes
+        assert failures(caplog) == []
 
     def test_outside_of_a_context_it_is_not_lost_in_silence(
         self, orders: Shop, caplog: pytest.LogCaptureFixture

@@ -389,6 +389,34 @@ class TestWhatBecomesOfACall:
         assert [names for names, _ in lost] == [["bad"]]
         assert "good" in driven.service.calls
 
+    @pytest.mark.parametrize("is_last", [False, True])
+    def test_nor_where_nothing_else_is_published(
+        self, driven: Driven, lost: list[Any], is_last: bool
+    ) -> None:
+        """What waits behind it is as old as it is."""
+        driven.submit(*["bad a"] * (not is_last), *numbered(9, "a"), *["bad a"] * is_last)
+        for _ in range(330):
+            while driven.calls:
+                driven.answer(refusal(500) if "bad" in driven.calls[0].split() else None)
+            driven.wait(0.1)
+        assert [names for names, _ in lost] == [["bad"]]
+        sent = [name for call in driven.service.calls for name in call.split()]
+        assert sent[-9:] == [*map(str, range(9))] if not is_last else sent[-1] == "bad"
+        assert {*map(str, range(9))} < set(driven.service.calls)
+        assert driven.size == 0
+
+    def test_in_an_outage_what_waited_behind_an_event_is_tried_once_more_at_most(
+        self, driven: Driven, lost: list[Any]
+    ) -> None:
+        driven.submit(*numbered(200, "a"))
+        for _ in range(330):
+            while driven.calls:
+                driven.answer(refusal(500))
+            driven.wait(0.1)
+        assert sum(len(names) for names, _ in lost) == 200
+        assert len(driven.service.calls) < 50
+        assert driven.size == 0
+
     def test_an_event_is_given_up_when_it_is_30_seconds_old(
         self, driven: Driven, lost: list[Any]
     ) -> None:

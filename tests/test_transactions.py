@@ -801,6 +801,21 @@ class TestTwoTransactions:
         assert [event.name for event in events] == shop.orders == ["b"]
         left.close()
 
+    def test_one_that_another_request_left_decides_nothing_inside_of_one_context(
+        self, shop: Shop
+    ) -> None:
+        """A test suite's fixture pushes a context, and each request's transaction is its own."""
+        left = Session(shop.engine)
+        shop.pusher.follow(left)
+
+        def leave() -> None:
+            flush(left)
+
+        with shop.app.app_context():
+            assert shop.post(leave) == []
+            assert shop.post(lambda: shop.defer("a")) == ["a"]
+        left.close()
+
     def test_one_that_began_in_the_context_around_a_request_decides(self, shop: Shop) -> None:
         """A test suite's fixture pushes a context, and the request has the same session."""
 

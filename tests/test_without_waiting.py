@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
-from flask import Flask
+from flask import Flask, g
 from flask.testing import FlaskClient
 
 from _flask_pusher.publisher import publisher
@@ -164,6 +164,53 @@ class TestWhereTheRequestPublishes:
         with app.app_context():
             pusher.trigger("a", "now", {}, wait=False)
             assert api.events == [("a", "now", {})]
+
+    def test_it_comes_before_what_was_deferred_and_once(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        @app.get("/")
+        def view() -> str:
+            pusher.trigger("a", "piece", {}, wait=False)
+            pusher.defer("a", "answered", {})
+            return ""
+
+        answer = browser.get("/")
+        answer.close()
+        answer.close()
+        assert [name for _, name, _ in api.events] == ["piece", "answered"]
+
+    def test_a_loss_that_is_told_ends_no_context_of_the_job(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        """As the end of one would take its session from it, and what that has not committed."""
+        ends: list[str] = []
+        app.teardown_appcontext(lambda _: ends.append("end"))
+        told: list[Any] = []
+
+        def receive(sender: Flask, events: list[RecordedEvent], **_: Any) -> None:
+            told.append((g.job, ends[:]))
+            pusher.defer("a", "again", {})
+            assert api.events[-1] == ("a", "again", {})
+
+        api.answers += [(400, "no")] * 2
+        with publish_failed.connected_to(receive, app), app.app_context():
+            g.job = 7
+            pusher.trigger("a", "step", {}, wait=False)
+            assert told == [(7, [])]
+        assert (told, ends) == ([(7, [])], ["end"])
+        assert [name for _, name, _ in api.events] == ["step", "again"]
+
+    def test_at_the_end_of_a_job_it_is_told_in_a_context_of_its_own(
+        self, app: Flask, pusher: Pusher, api: Any
+    ) -> None:
+        """What the job's own context has is gone by then, and what is new there would never end."""
+        ends: list[str] = []
+        app.teardown_appcontext(lambda _: ends.append(g.pop("who", "the teller")))
+        api.answers.append((400, "no"))
+        with publish_failed.connected_to(lambda *_, **__: g.get("who"), app), app.app_context():
+            g.who = "the job"
+            pusher.defer("a", "one", {})
+        assert ends == ["the job", "the teller"]
 
     def test_behind_the_response_it_leaves_at_once(
         self, app: Flask, pusher: Pusher, api: Any
