@@ -316,6 +316,7 @@ class Pusher:
         event_name: str,
         data: Any,
         socket_id: str | None = None,
+        info: None = None,
         *,
         wait: Literal[False],
     ) -> None: ...

@@ -182,7 +182,7 @@ class Client(_Official):
         return self._pusher_client.call(POST, f"users/{user}/terminate_connections", {})
 
     def channels_info(
-        self, prefix_filter: str | None = None, attributes: Iterable[str] = ()
+        self, prefix_filter: str | None = None, attributes: Iterable[str] | None = ()
     ) -> Any:
         """Which channels have subscribers: ``{"channels": {name: {attribute: value}}}``.
 
@@ -190,19 +190,19 @@ class Client(_Official):
         :param attributes: ``"user_count"``, which needs the prefix ``presence-``, and
             ``"subscription_count"``.
         """
-        params = expect.info(attributes)
+        params = expect.info(attributes or ())
         if prefix_filter:
             params["filter_by_prefix"] = expect.part_of_path(expect.channel(prefix_filter))
         return self._pusher_client.call(GET, "channels", params)
 
-    def channel_info(self, channel: str, attributes: Iterable[str] = ()) -> Any:
+    def channel_info(self, channel: str, attributes: Iterable[str] | None = ()) -> Any:
         """The state of one channel: ``{"occupied": True, attribute: value}``.
 
         :param attributes: ``"user_count"`` for presence channels, ``"subscription_count"``, and
             ``"cache"`` for cache channels.
         """
         name = expect.part_of_path(expect.channel(channel))
-        return self._pusher_client.call(GET, f"channels/{name}", expect.info(attributes))
+        return self._pusher_client.call(GET, f"channels/{name}", expect.info(attributes or ()))
 
     def users_info(self, channel: str) -> Any:
         """Who is on a presence channel: ``{"users": [{"id": "7"}, ...]}``."""
@@ -255,10 +255,10 @@ class Client(_Official):
         expect.no_nan(answer["user_data"])
         return answer
 
-    def validate_webhook(self, key: str, signature: str, body: str) -> Any:
+    def validate_webhook(self, key: str | None, signature: str | None, body: str | bytes) -> Any:
         """A webhook's content where key, signature and time are right, else None. The routes of
         the extension do this by themselves."""
-        if not signature.isascii():  # no signature, and an error in comparing it
+        if not (key and signature and signature.isascii()):  # else it is none, or an error
             return None
         return super().validate_webhook(key, signature, body)  # type: ignore[misc]
 

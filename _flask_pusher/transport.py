@@ -20,13 +20,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, NamedTuple
 
 import requests
-from pusher.errors import (
-    PusherBadAuth,
-    PusherBadRequest,
-    PusherBadStatus,
-    PusherError,
-    PusherForbidden,
-)
+from pusher import errors
+from pusher.errors import PusherError
 from pusher.http import Request
 from pusher.requests import RequestsBackend
 from requests.adapters import HTTPAdapter
@@ -186,7 +181,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
             url, dict(given["proxies"] or {}), True, given["verify"], given["cert"]
         )
         how = {name: given[name] for name in ("cookies", "hooks")}
-        sample = _Session().prepare_request(requests.Request("GET", url, request.headers, **how))
+        sample = _Session().prepare_request(requests.Request("GET", url, **how))
         timeout = Timeout(connect=self.client.timeout, read=self.client.timeout)
         return _Kept(deque(maxlen=self.connections), {**options, "timeout": timeout}, sample)
 
@@ -194,6 +189,7 @@ class Backend(RequestsBackend):  # type: ignore[misc]
         prepared = copy.copy(sample)
         prepared.hooks = {event: [*hooks] for event, hooks in sample.hooks.items()}
         prepared.headers = sample.headers.copy()
+        prepared.headers.update(request.headers)
         prepared.method = request.method
         prepared.url = f"{str(sample.url)[:-1]}{request.signed_path}"
         if request.body:
@@ -212,7 +208,7 @@ class _Kept(NamedTuple):
     options: dict[str, Any]
     """How a request is sent."""
     sample: Prepared
-    """A request that lacks its method, path and body."""
+    """A request that lacks its method, path and body, and the headers of its own."""
 
     def close(self, until: float) -> None:
         """Close the connections that have had no call since then."""
@@ -284,8 +280,9 @@ def _read(response: requests.Response, timeout: float) -> bytes:
     deadline = time.monotonic() + timeout
     raw, body = response.raw, bytearray()
     raw.enforce_content_length = True  # urllib3 1.26 does not by itself
-    # What says that it is short is read as a whole, which takes less.
+    # What says that it is short is read as a whole, which takes less; compressed, it may be long.
     is_short = (raw.length_remaining or math.inf) <= READ_BYTES
+    is_short &= "Content-Encoding" not in response.headers
     with response:
         while part := raw.read(None if is_short else READ_BYTES, decode_content=True):
             body += part
@@ -316,7 +313,7 @@ def _no_answer_of_channels(found: str) -> PusherError:
     return PusherError(f"The answer is not one of Channels, but {found}. {look}")
 
 
-_REFUSALS = {400: PusherBadRequest, 401: PusherBadAuth, 403: PusherForbidden}
+_REFUSALS = {400: errors.PusherBadRequest, 401: errors.PusherBadAuth, 403: errors.PusherForbidden}
 
 
 def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
@@ -328,7 +325,7 @@ def _refusal(status: int, text: str, headers: Mapping[str, str]) -> PusherError:
     if status == 404:
         text = text[:100] + " Are PUSHER_HOST, PUSHER_PATH and PUSHER_APP_ID right?"
     kind = _REFUSALS.get(status)
-    error = PusherBadStatus(f"{status}: {text}") if kind is None else kind(text)
+    error = errors.PusherBadStatus(f"{status}: {text}") if kind is None else kind(text)
     error.status = status
     error.retry_after = _seconds(headers.get("Retry-After", ""))
     return error
@@ -381,7 +378,7 @@ def _told(error: Exception, request: Request, handled: BaseException | None) -> 
     return told
 
 
-def in_words(
+def in_words(  # noqa: C901 - each cause has its words
     error: Exception, host: str, timeout: float, handled: BaseException | None = None
 ) -> tuple[str, str]:
     """What happened, and what to look at, where an HTTP library raised this."""
@@ -394,6 +391,8 @@ def in_words(
         why = getattr(untrusted, "verify_message", untrusted)
         happened = f"its certificate is not trusted ({why})"
         look = 'Name the file of its authority: PUSHER_BACKEND_OPTIONS={"verify": "ca.pem"}.'
+    elif found(requests.exceptions.ProxyError):
+        happened, look = "the proxy takes no calls", "Are HTTPS_PROXY and NO_PROXY right?"
     elif found(socket.gaierror):
         happened = f"the name {host} is not known"
         look = "Are PUSHER_HOST and PUSHER_CLUSTER right, and is this machine connected?"

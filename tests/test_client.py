@@ -283,12 +283,17 @@ def test_a_member_of_an_enumeration_is_its_value_everywhere(client: Client, api:
     client.users_info(Names.ROOM)
     client.send_to_user(Names.USER, Names.EVENT, {})
     client.terminate_user_connections(Ids.USER)
+    client.trigger("news", "paid", Names.USER)
+    client.trigger_batch([{"channel": "news", "name": "paid", "data": Names.USER}])
     assert api.calls[0].body["channels"] == ["presence-room"]
+    assert [api.calls[-2].body["data"], api.calls[-1].body["batch"][0]["data"]] == ["ana", "ana"]
     assert [call.path for call in api.calls] == [
         "/apps/1/events",
         "/apps/1/channels/presence-room/users",
         "/apps/1/events",
         "/apps/1/users/7/terminate_connections",
+        "/apps/1/events",
+        "/apps/1/batch_events",
     ]
     assert api.calls[2].body["channels"] == ["#server-to-user-ana"]
 
@@ -320,9 +325,19 @@ def test_a_validated_webhook_is_decoded_by_the_application(app: Flask, sign: Sig
     assert isinstance(content["events"][0]["cost"], Decimal)
 
 
-@pytest.mark.parametrize("signature", ["", "00", "\xe9" * 64])
-def test_a_webhook_with_another_signature_is_none(client: Client, signature: str) -> None:
+@pytest.mark.parametrize("signature", ["", "00", "\xe9" * 64, None])
+def test_a_webhook_with_another_signature_is_none(client: Client, signature: str | None) -> None:
     assert client.validate_webhook("a-key", signature, "{}") is None
+
+
+def test_a_webhook_without_a_key_is_none(client: Client, sign: Sign) -> None:
+    assert client.validate_webhook(None, sign("{}"), b"{}") is None
+
+
+def test_no_attributes_are_asked_for_by_none(client: Client, api: Any) -> None:
+    client.channels_info("presence-", None)
+    client.channel_info("news", None)
+    assert [call.query.get("info") for call in api.calls] == [None, None]
 
 
 # -- Arguments that cannot be ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import pickle
@@ -14,9 +15,11 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -64,7 +67,7 @@ class Scripted:
     ``endless`` answer goes on as long as it is read.
     """
 
-    def __init__(self, *scripts: list[str], context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *scripts: list[Any], context: ssl.SSLContext | None = None) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(WAIT_SECONDS)
         self.port: int = self.listener.getsockname()[1]
@@ -100,7 +103,7 @@ class Scripted:
         for follower in followers:
             follower.join(WAIT_SECONDS)
 
-    def _follow(self, script: list[str], connection: socket.socket) -> None:
+    def _follow(self, script: list[Any], connection: socket.socket) -> None:
         connection.settimeout(WAIT_SECONDS)
         if self._context:
             connection = self._context.wrap_socket(connection, server_side=True)
@@ -127,7 +130,7 @@ class Scripted:
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 elif action != "hang up":
-                    connection.sendall(action.encode())
+                    connection.sendall(action if isinstance(action, bytes) else action.encode())
 
     def stop(self) -> None:
         self.over.set()
@@ -147,7 +150,7 @@ def answer(body: str = "{}", head: str = "") -> str:
 def scripted() -> Iterator[Callable[..., Scripted]]:
     servers: list[Scripted] = []
 
-    def start(*scripts: list[str], context: ssl.SSLContext | None = None) -> Scripted:
+    def start(*scripts: list[Any], context: ssl.SSLContext | None = None) -> Scripted:
         servers.append(Scripted(*scripts, context=context))
         return servers[-1]
 
@@ -456,6 +459,23 @@ def test_an_answer_that_would_fill_the_memory_is_an_error_of_the_server(
     assert publish(client) == {}
 
 
+def test_a_short_answer_that_is_long_when_it_is_unpacked_is_one_too(
+    client_of: ClientOf, scripted: Callable[..., Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MOST_BYTES", 100_000)
+    packed = gzip.compress(bytes(10_000_000))
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(packed)}\r\nContent-Encoding: gzip\r\n\r\n"
+    server = scripted([head.encode() + packed])
+    client = client_of(**server.config)
+    tracemalloc.start()
+    with pytest.raises(PusherError, match="not one of Channels, but of more than 100000 bytes"):
+        publish(client)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    unpacks_in_parts = tuple(map(int, version("urllib3").split(".")[:2])) >= (2, 6)
+    assert most < 5_000_000 or not unpacks_in_parts
+
+
 def test_a_long_answer_is_read_whole(client_of: ClientOf, api: Any) -> None:
     channels: dict[str, Any] = {f"channel-{number}": {} for number in range(10_000)}
     api.answers.append((200, json.dumps({"channels": channels})))
@@ -622,6 +642,19 @@ def test_what_watches_the_sessions_or_adapters_of_requests_sees_each_call(
     assert seen[1].headers["Content-Length"] == str(len(seen[1].body))
     assert seen[1].headers["User-Agent"].startswith("python-requests")
     assert len(api.calls) == 2
+
+
+def test_each_call_has_the_headers_of_its_own(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    """A question is no JSON, and what is published is, whatever was asked first."""
+    server = scripted([answer()] * 3)
+    client = client_of(**server.config)
+    client.users_info("presence-room")
+    publish(client)
+    client.users_info("presence-room")
+    types = [re.findall("content-type: (.*)\r", one, re.IGNORECASE) for one in server.requests]
+    assert types == [[], ["application/json"], []]
 
 
 def test_the_options_of_requests_are_sent_with_each_call(
@@ -810,6 +843,20 @@ def test_a_proxy_of_the_environment_is_asked_when_the_address_is_no_loopback_one
     publish(client, "two")
     assert [name for _, name, _ in api.events] == ["one"]
     assert proxy.names == ["two"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_takes_no_calls_is_named(
+    client_of: ClientOf, monkeypatch: pytest.MonkeyPatch, closed_port: int, scheme: str
+) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{closed_port}")
+    client = client_of(PUSHER_HOST="ws.example", PUSHER_PORT=81, PUSHER_SSL=scheme == "https")
+    with pytest.raises(NoAnswer) as raised:
+        publish(client)
+    assert str(raised.value) == (
+        f"{scheme}://ws.example:81 gave no answer: the proxy takes no calls. Are HTTPS_PROXY and"
+        " NO_PROXY right?"
+    )
 
 
 def test_a_proxy_of_the_settings_is_asked_for_any_address(

@@ -268,6 +268,7 @@ def publish() -> None:
     pusher.trigger(["news", "sport"], "posted", "text", socket_id=pusher.socket_id)
     pusher.trigger({"news"}, "posted", [1, 2], "1.2", info=["subscription_count"])
     pusher.trigger("news", "posted", {"title": "Hello"}, pusher.socket_id, wait=False)
+    pusher.trigger("news", "posted", {"title": "Hello"}, info=None, wait=False)
     pusher.trigger(assert_type(pusher.user(7), str), "notice", {}, wait=True)
     pusher.defer([pusher.user("ana"), pusher.user(UUID(int=1)), "news"], "notice", {})
     pusher.defer("news", "posted", {"title": "Hello"})
@@ -289,6 +290,11 @@ def publish() -> None:
     client.channel_info("presence-room", attributes=("user_count", "subscription_count"))
     client.users_info("presence-room")
     client.validate_webhook("key", "signature", "body")
+    given = request.headers
+    client.validate_webhook(
+        given.get("X-Pusher-Key"), given.get("X-Pusher-Signature"), request.data
+    )
+    client.channels_info("presence-", None)
     print(client.channels_info()["channels"])
     signed = client.authenticate("presence-room", "1.2", {"user_id": "7"})
     assert_type(signed, "dict[str, str]")
