@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from _flask_pusher import expect, rules
 from _flask_pusher.client import Client
 from _flask_pusher.handlers import ChannelHandlers, Handlers
 from _flask_pusher.local.options import FEATURES
+from _flask_pusher.local.printable import printable
 from _flask_pusher.routes import Binding
 from _flask_pusher.settings import BACKENDS, NEVER, TABLE, strangers
 from _flask_pusher.stand_in import LogBackend
@@ -112,8 +114,7 @@ def _show_declared(binding: Binding) -> None:
     click.echo(f"  {_url('events')}")
     for group, slot in handlers.groups.items():
         heard = [slot.handler] if slot.handler else []
-        for name in rules.WEBHOOK_GROUPS[group]:
-            heard += every.get(name, ())
+        heard += [one for name in rules.WEBHOOK_GROUPS[group] for one in every.get(name, ())]
         names = ", ".join(map(_named, heard)) or "(no handler)"
         click.echo(f"  {_url(f'{group}_event')}  {names}")
     if models:
@@ -155,8 +156,7 @@ def _probe(client: Client, url: str) -> None:
 
 def _meaning(answer: Any) -> str:
     """Why a webhook is not taken: our routes say so themselves."""
-    ours = re.search(r"This (?:webhook|application) [^<]+", html.unescape(answer.text))
-    if ours:
+    if ours := re.search(r"This (?:webhook|application) [^<]+", html.unescape(answer.text)):
         return ours[0].strip().rstrip(".")
     if "Location" in answer.headers:
         return f"it redirects to {answer.headers['Location']}, and the service does not follow"
@@ -211,7 +211,8 @@ def _expect_json(data: str) -> None:
 @COMMANDS.command()
 @click.option("--prefix", default="", help="Only channels whose names start with this.")
 def channels(prefix: str) -> None:
-    """List the channels that have subscribers, with the members of presence channels counted."""
+    """List the channels that have subscribers; of presence channels, asked for by --prefix
+    presence-, with the number of their members."""
     attributes = ["user_count"] if rules.is_presence(prefix) else []
     with _api() as client:
         found = complete(client.channels_info(prefix, attributes))["channels"]
@@ -226,7 +227,7 @@ def users(channel: str) -> None:
     """List the ids of the users on the presence channel CHANNEL."""
     with _api() as client:
         for user in complete(client.users_info(channel))["users"]:
-            click.echo(user["id"])
+            click.echo(printable(user["id"]).encode(sys.stdout.encoding, "backslashreplace"))
 
 
 @COMMANDS.command()

@@ -515,6 +515,15 @@ class TestUsers:
         assert run("users", "presence-x").output == "ana\nben\n"
         assert api.calls[0].path == "/apps/1/channels/presence-x/users"
 
+    def test_no_users_id_hides_another_or_commands_the_terminal(self, api: Any, run: Run) -> None:
+        ids = ["Жук", "a\ud800", "x\ny", "\x1b]0;owned\x07", "ana"]
+        api.answers.append((200, json.dumps({"users": [{"id": one} for one in ids]})))
+        result = run("users", "presence-x")
+        assert result.output.splitlines() == [
+            *("Жук", r"a\ud800", r"x\ny", r"\x1b]0;owned\x07", "ana")
+        ]
+        assert result.exit_code == 0
+
     def test_an_answer_of_another_kind_is_one_line_and_a_failure(self, api: Any, run: Run) -> None:
         for arguments in (("users", "presence-x"), ("channels",)):
             api.answers.append((200, '{"users": null, "channels": {"a": 5}}'))

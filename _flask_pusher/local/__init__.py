@@ -12,6 +12,7 @@ terminal. Nothing that takes long is imported before that.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,8 +47,12 @@ _T = TypeVar("_T")
 _addresses = threading.Lock()  # while it is decided where an application's client points
 
 
-def _real_time(clock: Callable[[], float] = time.monotonic) -> float:
-    """The time that passes, also in a test that has frozen it by replacing what ``time`` holds."""
+# freezegun replaces what ``time`` holds, and may have done so before this is imported.
+_clock = getattr(sys.modules.get("freezegun.api"), "real_monotonic", time.monotonic)
+
+
+def _real_time(clock: Callable[[], float] = _clock) -> float:
+    """The time that passes, also in a test that has frozen it."""
     return clock()
 
 
@@ -349,7 +354,8 @@ class LocalServer:
     ) -> dict[str, Any]:
         """Wait until the application has taken an event by a webhook, and answer that event.
 
-        One that was taken before counts, and each is answered once: who calls it twice gets two.
+        One that was taken before counts, and each is answered once for each URL that it is posted
+        to: who calls it twice gets two.
 
         :param name: the event's name, ``"member_added"`` for one.
         :param channel: the event's channel; any by default.

@@ -16,7 +16,7 @@ from _flask_pusher import rules
 
 from . import wire
 from .connection import Connection
-from .console import printable
+from .printable import printable
 from .state import Credentials, Event, State
 
 
@@ -48,7 +48,7 @@ class Api:
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
             try:
-                self._authenticate(request, await request.read())
+                self._authenticate(request, await _read(request))
                 return web.json_response(await answer(request))
             except web.HTTPException as refusal:
                 reason = str(refusal.text).rstrip()
@@ -235,9 +235,16 @@ def _event_in_query(request: web.Request) -> dict[str, Any]:
     return {**fields, "channels": channels} if channels else fields
 
 
+async def _read(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise _bad_request(f"The body cannot be read: {error}") from None
+
+
 async def parse_body(request: web.Request) -> dict[str, Any]:
     try:
-        fields = wire.parse_json((await request.read()).decode())
+        fields = wire.parse_json((await _read(request)).decode())
     except ValueError as error:
         raise _bad_request(f"The body is not JSON: {error}") from None
     if not isinstance(fields, dict):

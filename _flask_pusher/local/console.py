@@ -10,23 +10,13 @@ import sys
 import threading
 import time
 
+from .printable import printable
 from .state import WARNINGS, Happening
 
 logger = logging.getLogger("flask_pusher.local")
 
 MAX_WAITING = 1000  # lines that nobody has read
 FLUSH_SECONDS = 1
-
-
-def printable(text: str, length: int = 300) -> str:
-    """Make one short line of what came from the network, with nothing that commands a terminal."""
-    if len(text) > length:
-        text = text[:length] + "..."
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def _text_of(happening: Happening) -> str:
@@ -79,6 +69,8 @@ class Console:
 
 def _write(line: str) -> None:
     """Print without a lock that the interpreter would wait for at its end."""
+    if sys.stdout is None:  # it was closed before the process began
+        return
     encoding = sys.stdout.encoding or "utf-8"
     data = (line + os.linesep).encode(encoding, "backslashreplace")
     with contextlib.suppress(OSError):  # nobody reads the pipe any more: no reason to stop serving

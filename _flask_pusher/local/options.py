@@ -50,7 +50,7 @@ def client_of(app: Flask) -> Client:
             f" {type(app).__name__}"
         )
     try:
-        client: Client = app.extensions["pusher"]
+        client: Client = app.extensions["flask_pusher"].client
     except KeyError:
         raise RuntimeError(
             f"The application {app.name!r} has no Flask-Pusher extension, so there are no"
@@ -86,7 +86,7 @@ def pause(name: str, value: Any) -> float:
 def features(without: str | Iterable[str]) -> frozenset[str]:
     """Read names of features, which may be one text with commas."""
     names = without.split(",") if isinstance(without, str) else without
-    if not isinstance(names, (list, tuple, set, frozenset)):
+    if isinstance(names, (bytes, Mapping)) or not isinstance(names, Iterable):
         raise TypeError(f"without is a list of {', '.join(FEATURES)}, not {names!r}")
     asked = frozenset(str(name).strip() for name in names) - {""}
     if not asked <= set(FEATURES):
@@ -116,6 +116,10 @@ def listen(host: str, port: int) -> socket.socket:
         raise TypeError(f"host is a text, not {host!r}")
     if not 0 <= whole("port", port) <= 65535:
         raise ValueError(f"port is from 0 to 65535, not {port}")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"host is a name or an address, not {host!r:.200}") from None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)

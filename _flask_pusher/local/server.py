@@ -17,8 +17,9 @@ from aiohttp.http import HttpProcessingError
 from . import wire
 from .api import Api
 from .connection import CLOSE_SECONDS, Connection
-from .console import logger, printable
+from .console import logger
 from .page import Page
+from .printable import printable
 from .state import Credentials, Happening, Limits, State
 from .views import WebhookView
 from .webhooks import Destination, Webhook
@@ -295,8 +296,9 @@ def _http_logger() -> logging.Logger:
 
 def _shorten(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
+    if isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
+        what = getattr(error, "message", str(error))
         record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.msg, record.args = "refused: no HTTP request: %s", (printable(error.message),)
+        record.msg, record.args = "refused: no HTTP request: %s", (printable(what),)
         record.exc_info = None
     return True

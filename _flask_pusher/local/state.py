@@ -281,7 +281,7 @@ class State:
             self.note("warning", text, peer, channel=name)
 
     def _check_member(self, name: str, member: Member) -> None:
-        size = wire.byte_length(member.user_info)
+        size = 0 if member.user_info is None else wire.byte_length(member.user_info)
         if size > self.limits.user_info_bytes:
             raise RefusedError(
                 f"user_info of {member.user_id} is {size} bytes, over"
@@ -290,11 +290,10 @@ class State:
                 4301,
             )
         channel = self.channels.get(name)
-        if channel is None or member.user_id in channel.members:
-            return
-        if len(channel.members) >= self.limits.members_per_channel:
+        members = channel.members if channel else {}
+        if member.user_id not in members and len(members) >= self.limits.members_per_channel:
             raise RefusedError(
-                f"{name} has {len(channel.members)} members, and no more are allowed",
+                f"{name} has {len(members)} members, and no more are allowed",
                 "LimitReached",
                 4100,
             )

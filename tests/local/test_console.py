@@ -11,7 +11,8 @@ import threading
 import pytest
 
 from _flask_pusher.local import console as console_room
-from _flask_pusher.local.console import Console, ignore, log, printable
+from _flask_pusher.local.console import Console, ignore, log
+from _flask_pusher.local.printable import printable
 from _flask_pusher.local.state import Happening
 
 
@@ -81,6 +82,16 @@ def test_a_terminal_that_cannot_write_a_character_gets_its_code(
     console.print("é")
     console.close()
     assert output.getvalue() == b"\\xe9\n"
+
+
+def test_without_a_terminal_nothing_is_printed_and_nothing_raised(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    console = Console()
+    console.print("one")
+    console.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_lines_that_nobody_reads_are_counted_and_lost(

@@ -283,7 +283,7 @@ def test_user_ids_are_text_in_every_answer(
 def test_without_subscription_counts_none_is_told(
     start: Start, client: Client, connect: Connect, told: list[dict[str, Any]]
 ) -> None:
-    server = start(without=["subscription-count"])
+    server = start(without=(name for name in ["subscription-count"]))
     page = connect()
     page.ask_to_subscribe("news")
     page.expect("pusher_internal:subscription_succeeded")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from _flask_pusher.local import LocalServer, local_server
 from flask_pusher import Client
 
-from .peers import KEY, Api, Browser, Closed, sign
+from .peers import APP_ID, KEY, Api, Browser, Closed, sign
 
 PATH = f"/app/{KEY}?protocol=7"
 
@@ -233,6 +233,20 @@ def test_queries_of_anything(
     api: Api, caplog: pytest.LogCaptureFixture, query: dict[str, str], path: str
 ) -> None:
     assert api.call("GET", path, b"", query).status_code in (200, 400, 401)
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("path", [f"/apps/{APP_ID}/events", "/page/trigger"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_body_that_is_not_packed_as_it_says_is_refused(
+    server: LocalServer, caplog: pytest.LogCaptureFixture, path: str, encoding: str
+) -> None:
+    with socket.create_connection((server.host, server.port), timeout=20) as peer:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        packed = f"Content-Encoding: {encoding}\r\nContent-Length: 7\r\n\r\nnot zip"
+        peer.sendall(f"{head}X-Requested-By: flask-pusher\r\n{packed}".encode())
+        status = int(peer.recv(1000).split(b" ")[1])
+        assert 400 <= status < 500
     assert errors(caplog) == []
 
 

@@ -113,6 +113,12 @@ def test_a_negative_number_is_an_error_that_names_it(app: Flask, name: str) -> N
         local_server(app, **{name: -1})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("host", ["é" * 64, "a..b"])
+def test_a_host_that_cannot_be_is_an_error_that_names_it(app: Flask, host: str) -> None:
+    with pytest.raises(ValueError, match=r"^host is a name or an address, not '"):
+        local_server(app, host=host)
+
+
 def test_a_host_that_is_no_text_is_an_error_that_names_it(app: Flask) -> None:
     with pytest.raises(TypeError, match=r"^host is a text, not None"):
         local_server(app, host=None)  # type: ignore[arg-type]
@@ -346,6 +352,42 @@ def test_waiting_ends_where_a_test_has_frozen_the_time(when: str) -> None:
         server.wait_for("news")
         assert server.wait_for_webhook("channel_occupied", "news", timeout=20)
         browser.close()
+
+
+def test_its_time_passes_where_it_is_imported_when_the_time_is_frozen() -> None:
+    """As where a fixture that freezes it comes before the one that imports the application."""
+    program = f"""from freezegun import freeze_time
+with freeze_time("2000-01-01"):
+    from flask import Flask
+    from flask_pusher import Pusher, local_server
+    app = Flask("app")
+    app.config.update(PUSHER_APP_ID={APP_ID!r}, PUSHER_KEY={KEY!r}, PUSHER_SECRET={SECRET!r})
+    pusher = Pusher(app)
+    pusher.webhooks.event("channel_occupied")(lambda event: None)
+    with local_server(app, webhooks=True) as server:
+        from tests.local.peers import Browser
+        browser = Browser((server.host, server.port), "/app/{KEY}?protocol=7").established()
+        browser.subscribe("news")
+        print(server.wait_for_webhook("channel_occupied", "news", timeout=20)["channel"])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert ran.stdout == "news\n"
+
+
+def test_it_is_the_extensions_client_that_points_at_it(app: Flask, client: Client) -> None:
+    """The application may have put an object of its own in its place."""
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(client, name)
+
+    app.extensions["pusher"] = Counting()
+    before = client.address
+    with local_server(app) as server:
+        assert client.address == (server.host, server.port, False)
+        assert app.extensions["pusher"].trigger("news", "e", {}) == {}
+    assert client.address == before
 
 
 def test_it_works_from_a_zip_file(tmp_path: Path) -> None:

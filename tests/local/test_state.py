@@ -211,6 +211,18 @@ def test_a_member_that_breaks_a_limit_leaves_no_trace(
     assert (late.channels, late.frames, world.told()) == ({}, [], [])
 
 
+def test_a_limit_of_nobody_lets_nobody_in() -> None:
+    world = World(members_per_channel=0)
+    with pytest.raises(RefusedError, match="presence-a has 0 members"):
+        world.state.subscribe(world.connect(), "presence-a", Member("ana", None))
+
+
+def test_a_member_without_info_has_none_that_is_too_long() -> None:
+    world = World(user_info_bytes=0)
+    world.state.subscribe(world.connect(), "presence-a", Member("ana", None))
+    assert list(world.state.channels["presence-a"].members) == ["ana"]
+
+
 def test_a_large_channel_hears_its_count_at_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_room, "SMALL_CHANNEL", 2)
     world = World()
