@@ -1,8 +1,7 @@
-// Flask-Pusher's page, see its docs.
+// Flask-Pusher's page, see docs.
 (() => {
-  const loaded = Symbol.for("flask-pusher");
-  if (document[loaded]) return;
-  document[loaded] = true;
+  if (document.flaskPusher === true) return;
+  document.flaskPusher = true;
 
   const ATTRIBUTES = ["", "-user", "-src", "-members", "-count", "-on", "-spread"].map((end) => "data-pusher" + end);
   const LIVE = `:is([${ATTRIBUTES.slice(0, 5).join("], [")}]):not([data-pusher-off] *)`;
@@ -16,14 +15,14 @@
 
   const attributes = (element) => JSON.stringify(ATTRIBUTES.map((name) => element.getAttribute(name)));
   const isSame = (old, fresh) => places.get(old)?.attributes === attributes(fresh);
-  const showing = (url) => [...places.values()].filter((place) => place.url === url);
+  const showing = (url) => [...places.values()].filter((place) => place.url === url && !place.isRefused);
   const spread = (place) => Math.random() * (place.spread ?? 5) * 1000;
   const isConnected = () => pusher?.connection.state === "connected";
   const isLive = ({ channel = pusher.user.serverToUserChannel }) => isConnected() && channel?.subscribed;
   const link = (href) => Object.assign(document.createElement("a"), { href });
-  const isHere = (url) => link(url).origin === location.origin;
+  const isHere = (url) => link(url).origin === origin;
 
-  // 50 ms, for htmx.
+  // For htmx.
   const soon = (place, delay) => (place.timer ??= setTimeout(stale, delay || 50, place));
   const tell = ({ element }, name, detail) => element.dispatchEvent(new CustomEvent(name, { detail }));
   const pause = (tries) => Math.min(60, 2 ** tries) * 500 * (1 + Math.random());
@@ -43,15 +42,14 @@
   function look() {
     if (document.querySelector(":root[data-turbo-preview]")) return;
     const found = new Set(document.querySelectorAll(LIVE));
-    if (found.size && !pusher) connect();
+    if (found.size && !pusher && connect()) places.clear();
     if (pusher) follow([...found].map((element) => element.dataset.pusherUser).find(Boolean));
     for (const element of found)
       if (isSame(element, element)) mark(places.get(element));
       else begin(element);
     for (const element of places.keys()) if (!found.has(element)) end(element);
-    // Last: a swap puts back what it took.
+    // Last: a swap puts it back.
     for (const one of channels.values()) if (!one.places.size) part(one);
-    for (const [url, { isLoading }] of sources) if (!isLoading && !showing(url).length) sources.delete(url);
   }
 
   function follow(now = null) {
@@ -95,7 +93,7 @@
       pusher.connection.bind("error", ({ error }) => {
         if (/^40..$/.test(error?.data?.code)) say(`${error.data.code} ${error.data.message}. See 'flask pusher check'.`);
       });
-      // pusher.user does not say when it listens.
+      // pusher.user tells no success.
       pusher.connection.bind("message", ({ event, channel, data }) => {
         if (channel?.startsWith(USER)) hear(USER, event.replace("pusher_internal:", "pusher:"), data);
       });
@@ -104,6 +102,7 @@
       say(`No connection: ${error}. See PUSHER_JS_URL.`);
     }
     turn();
+    return pusher;
   }
 
   function turn() {
@@ -192,13 +191,13 @@
     refresh(place);
   }
 
-  /** Shown again, or online. */
+  /** Shown, or online. */
   function wake({ persisted }) {
     if (document.hidden || persisted === false) return;
     if (pusher?.connection.state === "disconnected") pusher.connect();
     for (const one of channels.values()) if (one.isRefused || one.tries) subscribe(one);
-    for (const source of sources.values()) source.notBefore = 0;
-    for (const place of places.values()) stale(Object.assign(place, { isRefused: false }));
+    sources.forEach((source) => (source.notBefore = 0));
+    places.forEach((place) => stale(Object.assign(place, { isRefused: false })));
   }
 
   // -- URLs --
@@ -213,12 +212,13 @@
 
   function plan(source) {
     clearTimeout(source.timer);
-    if (source.isLoading || source.due === Infinity || document.hidden || !showing(source.url).length) return;
+    if (source.isLoading || source.due === Infinity) return;
     source.timer = setTimeout(load, Math.max(source.due, source.notBefore) - Date.now(), source);
   }
 
   async function load(source) {
     const { url, isOld: wasOld } = source;
+    if (document.hidden || !showing(url).length) return;
     Object.assign(source, { isLoading: true, isOld: false, due: Infinity, notBefore: Date.now() + 250 });
     const headers = addSocketId({ "X-Pusher-Live": "1" }, url);
     let answer, text;
@@ -229,7 +229,7 @@
       answer = {};
     }
     source.isLoading = false;
-    // May be older than a form's answer.
+    // Older than a form's answer?
     if (source.isOld) source.due = 0;
     if (source.isOld && !wasOld) plan(source);
     else take(source, answer, text);
@@ -240,12 +240,12 @@
     const isFinal = [0, 200, 204, 401, 403, 404, 410].includes(status);
     if (isFinal) source.tries = 0;
     else Object.assign(source, { due: 0, notBefore: Date.now() + pause(++source.tries) });
-    plan(source);
     if (source.tries === 1) console.warn(`Flask-Pusher: ${source.url} is not shown: ${status || "no answer"}. See the server's log.`);
     for (const place of showing(source.url))
       if (isPage) swap(place, text);
       else if (!isFinal) tell(place, "pusher:failed", { status });
       else if (status !== 204) refuse(place, status);
+    plan(source);
   }
 
   function refuse(place, status) {
@@ -255,26 +255,29 @@
     tell(place, "pusher:refused", { status });
   }
 
+  const html = (element) => element.innerHTML.replace(/ data-pusher-state="\w+"/g, "");
+
   // May throw.
   async function swap(place, text) {
     const { element } = place;
-    if (place.shown === text + element.innerHTML) return;
+    if (place.shown === text + html(element)) return;
     const isPage = /<(!doctype|html)\b/i.test(text);
-    const template = document.createElement("template"); // takes rows, too
+    const template = document.createElement("template"); // takes rows
     template.innerHTML = text;
     const content = isPage ? new DOMParser().parseFromString(text, "text/html") : template.content;
-    const own = content.getElementById(element.id);
+    const own = content.querySelector(`[id="${CSS.escape(element.getAttribute("id"))}"]:not([data-pusher-off] *)`);
     if (isPage && !own) return refuse(place, 200);
     replace(element, (own ?? content).childNodes);
     window.htmx?.process?.(element);
-    place.shown = text + element.innerHTML;
+    place.shown = text + html(element);
     tell(place, "pusher:swapped");
   }
 
   function replace(element, content) {
     if (!window.Idiomorph?.morph) return element.replaceChildren(...content);
+    const touched = [...element.querySelectorAll("*")].filter(isTouched);
     const callbacks = {
-      beforeNodeMorphed: (old, fresh) => !isTouched(old) && !(places.get(old)?.isFilled && isSame(old, fresh)),
+      beforeNodeMorphed: (old, fresh) => !touched.includes(old) && !(places.get(old)?.isFilled && isSame(old, fresh)),
       beforeAttributeUpdated: (name) => name !== "open" && name !== "data-pusher-state",
     };
     Idiomorph.morph(element, content, { morphStyle: "innerHTML", callbacks });
@@ -282,11 +285,12 @@
 
   /** Changed by a user. */
   function isTouched(old) {
-    if (!old.matches?.("input, textarea, select")) return old.isContentEditable;
+    if (!old.matches("input, textarea, select")) return old.isContentEditable;
     if (old === document.activeElement || old.checked !== old.defaultChecked) return true;
-    if (old.options) return [...old.options].some((one) => one.index && one.selected !== one.defaultSelected);
-    const { value } = Object.assign(old.cloneNode(), { value: old.defaultValue });
-    return !/box|radio/.test(old.type) && old.value !== value;
+    if (/box|radio|file/.test(old.type)) return old.files?.length;
+    const fresh = old.cloneNode(true);
+    if (old.options) return [...old.options].some((one, at) => one.selected !== fresh.options[at].selected);
+    return old.value !== Object.assign(fresh, { value: old.defaultValue }).value;
   }
 
   // -- Members --
@@ -301,10 +305,10 @@
     const template = element.querySelector("template");
     const pattern = template?.content.firstElementChild;
     if (!pattern) return say("data-pusher-members needs a <template> with an element.");
-    for (const copy of element.querySelectorAll("[data-pusher-member]"))
-      if (!Object.hasOwn(members, copy.dataset.pusherMember)) copy.remove();
+    const copies = [...element.querySelectorAll("[data-pusher-member]")];
+    for (const copy of copies) if (!Object.hasOwn(members, copy.dataset.pusherMember)) copy.remove();
     for (const [id, info] of Object.entries(members)) {
-      const shown = element.querySelector(`[data-pusher-member="${CSS.escape(id)}"]`);
+      const shown = copies.find((copy) => copy.dataset.pusherMember === id);
       const copy = shown ?? template.parentNode.appendChild(pattern.cloneNode(true));
       copy.dataset.pusherMember = id;
       for (const part of [copy, ...copy.querySelectorAll("*")]) fill(part, info ?? {});
@@ -344,7 +348,7 @@
   for (const name of ["htmx:afterRequest", "htmx:after:request", "turbo:before-fetch-response"])
     addEventListener(name, () => sources.forEach((source) => (source.isOld = source.isLoading)));
   for (const name of ["visibilitychange", "pageshow", "online"]) addEventListener(name, wake, true);
-  // After the page's own.
+  // After the page's.
   if (document.readyState === "complete") start();
   for (const name of ["DOMContentLoaded", "load"]) addEventListener(name, start);
 })();

@@ -249,6 +249,59 @@ def test_only_events_that_are_named_cause_a_fetch(live: Live, room: str) -> None
     expect(tab.locator("b")).to_have_text("3")
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_is_planned_is_not_fetched_for_nobody(live: Live, channel: str, leaves: bool) -> None:
+    """The element has left, or the page is hidden, before the pause is over."""
+    live.view("rows", counting())
+    live.page(
+        "page",
+        f'<main><p id="live" data-pusher="{channel}" data-pusher-src="rows"'
+        ' data-pusher-spread="1"></p></main>',
+        head="<script>Math.random = () => 0.9</script>",
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    live.trigger(channel, "changed")
+    hears(tab, "pusher:changed")
+    goes, comes = (
+        "(globalThis.gone = live).remove()",
+        "document.querySelector('main').append(gone)",
+    )
+    if not leaves:
+        hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
+        goes, comes = (
+            f"{hide % value}; document.dispatchEvent(new Event('visibilitychange'))"
+            for value in ("true", "false")
+        )
+    tab.evaluate(goes)
+    tab.wait_for_timeout(1_500)
+    assert live.times("rows") == 1
+    tab.evaluate(comes)
+    expect(tab.locator("b")).to_have_text("2")
+
+
+def test_an_event_that_comes_while_a_refusal_is_under_way_asks_no_more(
+    live: Live, channel: str
+) -> None:
+    may_answer = threading.Event()
+
+    def refuse() -> Any:
+        may_answer.wait(10)
+        return html("no", 403)
+
+    live.view("rows", refuse)
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    live.wait_for_times("rows", 1)
+    live.trigger(channel, "changed")
+    hears(tab, "pusher:changed")
+    may_answer.set()
+    hears(tab, "pusher:refused")
+    tab.wait_for_timeout(600)
+    assert live.times("rows") == 1
+    assert [name for name, _ in heard(tab)].count("pusher:refused") == 1
+
+
 def test_what_another_page_sends_causes_no_fetch(live: Live, channel: str) -> None:
     live.view("rows", counting())
     element = f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"'
@@ -617,6 +670,98 @@ def test_a_field_whose_value_the_browser_reads_in_its_own_way_is_touched_by_nobo
     assert no_error(tab)
 
 
+@pytest.mark.parametrize("kind", ["multiple", 'size="3"'])
+def test_that_the_first_of_a_list_was_chosen_is_a_choice(
+    live: Live, channel: str, kind: str
+) -> None:
+    numbers = itertools.count(1)
+    live.view(
+        "rows",
+        lambda: (
+            f"<b>{next(numbers)}</b><select {kind}><option>a</option><option>b</option></select>"
+        ),
+    )
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    tab.locator("select").select_option("a")
+    tab.locator("select").blur()
+    live.trigger(channel, "changed")
+    expect(tab.locator("b")).to_have_text("2")
+    expect(tab.locator("select")).to_have_value("a")
+    assert no_error(tab)
+
+
+def test_fields_that_nobody_touched_are_the_servers(live: Live, channel: str) -> None:
+    """One that is checked by a swap unchecks another, whom nobody touched either."""
+    answers = itertools.cycle("yxy")
+
+    def rows() -> str:
+        chosen = next(answers)
+        boxes = "".join(
+            f'<input type="radio" name="one" value="{value}"{" checked" * (value == chosen)}>'
+            for value in "xy"
+        )
+        options = "<option disabled>choose</option><option>a</option>" + "<option>b</option>" * (
+            chosen == "x"
+        )
+        return f'{boxes}<select>{options}</select><input type="file" value="old.png">'
+
+    live.view("rows", rows)
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    for number, (chosen, options) in enumerate([("y", 2), ("x", 3), ("y", 2)], start=1):
+        if number > 1:
+            live.trigger(channel, "changed")
+        expect(tab.locator("option")).to_have_count(options)
+        expect(tab.locator(f"[value={chosen}]")).to_be_checked()
+    assert no_error(tab)
+
+
+def test_a_form_may_have_a_field_of_any_name(live: Live, channel: str) -> None:
+    numbers = itertools.count(1)
+    live.page(
+        "page",
+        f'<form id="live" data-pusher="{channel}" data-pusher-src=""><input type="hidden" name="id">'
+        "<b>{{ next() }}</b></form>",
+        next=lambda: next(numbers),
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("2")
+    listens(tab)
+    assert no_error(tab)
+
+
+def test_what_users_wrote_stands_for_no_element(live: Live, channel: str) -> None:
+    live.view(
+        "rows",
+        '<div data-pusher-off><p id="live"><b>a user</b></p></div><p id="live"><b>the page</b></p>',
+    )
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("the page")
+
+
+@pytest.mark.parametrize("morph", ["true", "false"])
+def test_an_equal_answer_with_a_live_element_in_it_changes_nothing(
+    live: Live, channel: str, morph: str
+) -> None:
+    """Of the same URL, it would be fetched for each other for ever."""
+    live.scripts = f"{{{{ pusher_scripts(morph={morph}) }}}}"
+    element = f'data-pusher="{channel}" data-pusher-src="rows"'
+    live.view("rows", f'<input name="typed"><p id="in" {element}>old</p>')
+    live.page("page", f'<div id="live" {element}></div>')
+    tab = live.open("page")
+    listens(tab, "#in")
+    tab.wait_for_timeout(1_000)
+    asked = live.times("rows")
+    tab.locator("#live > input").fill("typed")
+    live.trigger(channel, "changed")
+    live.wait_for_times("rows", asked + 1)
+    tab.wait_for_timeout(1_000)
+    assert live.times("rows") == asked + 1
+    expect(tab.locator("#live > input")).to_have_value("typed")
+
+
 def test_a_live_element_inside_of_another_keeps_what_it_shows(
     live: Live, channel: str, new_name: NewName
 ) -> None:
@@ -739,6 +884,17 @@ MEMBERS = """
 </li></template></ul>
 <p id="count" data-pusher-count="{{ room }}">?</p>
 """
+
+
+def test_a_member_of_any_id_is_shown_once(live: Live, room: str) -> None:
+    live.page("eve", MEMBERS, member={"user_id": "eve\0", "name": "Eve"}, room=room)
+    tab = live.open("eve")
+    listens(tab)
+    for number in range(5):
+        live.trigger(room, f"chat-{number}")
+        hears(tab, f"pusher:chat-{number}")
+    expect(tab.locator("#live b")).to_have_text(["Eve"])
+    expect(tab.locator("#count")).to_have_text("1")
 
 
 def test_members_are_shown_and_counted(live: Live, room: str) -> None:
@@ -958,6 +1114,21 @@ def test_an_encrypted_channel_with_the_plain_build_is_told(
     live.open("page", tab)
     listens(tab)
     assert "build with encryption" in lines[0]
+
+
+def test_pusher_js_may_come_later(live: Live, channel: str) -> None:
+    """As a copy of the page's own does that is loaded by ``async``."""
+    live.app.extensions["flask_pusher"].templates.settings.js_url = ""
+    live.view("rows", counting())
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
+    tab = live.open("page")
+    expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "connecting")
+    tab.add_script_tag(url="/npm/pusher-js/dist/web/pusher.js")
+    tab.evaluate("document.body.append(document.createElement('i'))")
+    listens(tab)
+    expect(tab.locator("b")).to_have_text("1")
+    live.trigger(channel, "changed")
+    expect(tab.locator("b")).to_have_text("2")
 
 
 def test_loaded_twice_it_does_nothing_more(live: Live, channel: str) -> None:
