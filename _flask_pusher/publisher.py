@@ -21,7 +21,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any
 
@@ -268,11 +268,12 @@ class Publisher:
             if self.is_started:
                 return True
             self.is_started = True
-            queues = [self.posts] * SENDERS + [self.chores]
-            targets: list[Callable[[], None]] = [partial(self._work, jobs) for jobs in queues]
+            work = [partial(self._work, jobs) for jobs in (*[self.posts] * SENDERS, self.chores)]
             try:
-                for target in (*targets, self._dispatch):
-                    threading.Thread(target=target, name="flask-pusher", daemon=True).start()
+                for target in (*work, partial(self._dispatch)):
+                    # In no context of whoever comes first: some Pythons hand it down to threads.
+                    run = partial(Context().run, target)
+                    threading.Thread(target=run, name="flask-pusher", daemon=True).start()
             except RuntimeError:
                 self.is_started = False
                 return False

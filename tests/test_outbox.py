@@ -43,8 +43,9 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wsgi import FileWrapper
 
 from _flask_pusher import outbox as room
+from _flask_pusher import publisher as publisher_room
 from _flask_pusher.publisher import publisher
-from flask_pusher import Pusher
+from flask_pusher import Pusher, publish_failed
 
 if TYPE_CHECKING:
     from tests.conftest import MakeApp
@@ -1644,6 +1645,26 @@ class TestThreadsThatInherit:
 
         browser.get("/").close()
         assert names(api) == ["inherited"] * (status == 200)
+
+    def test_the_publishers_threads_are_in_no_context_of_whoever_started_them(
+        self, app: Flask, pusher: Pusher, api: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Inheriting(threading.Thread):
+            def __init__(self, target: Callable[[], None], **options: Any) -> None:
+                super().__init__(target=copy_context().run, args=[target], **options)
+
+        def receive(sender: Flask, **_: Any) -> None:
+            told.append(g.get("job"))
+
+        told: list[Any] = []
+        monkeypatch.setattr(threading, "Thread", Inheriting)
+        monkeypatch.setattr(publisher_room, "_publishers", {})
+        api.answers.append((400, "no"))
+        with publish_failed.connected_to(receive, app), app.app_context():
+            g.job = 7
+            pusher.trigger("a", "step", {}, wait=False)
+            publisher().flush()
+        assert told == [None]
 
     @pytest.mark.parametrize("outer", ["request", "context"])
     def test_a_context_that_it_begins_is_its_own(
