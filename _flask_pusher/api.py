@@ -125,7 +125,7 @@ class Api(PusherClient, AuthenticationClient):  # type: ignore[misc]
             data = expect.no_nan(json.dumps(data, cls=self._json_encoder, ensure_ascii=False))
         if rules.is_encrypted(channel):
             data = json.dumps(encrypt(channel, data, self.expect_master_key(channel)))
-        return str.__str__(data)  # of an enumeration's member, its value
+        return expect.text(data, "data")
 
     def _expect_size(self, event_name: str, text: str) -> str:
         size, most = len(text.encode("utf-8", "surrogatepass")), self.max_event_bytes

@@ -156,6 +156,15 @@ def hears(tab: Tab, name: str, element: str = "live") -> Any:
     return tab.wait_for_function(script, arg=[element, name], polling=20).json_value()[2]
 
 
+def hide(tab: Tab, is_hidden: bool) -> None:
+    """Let a page be in the background, or be shown."""
+    tab.evaluate(
+        "(hide) => { Object.defineProperty(document, 'hidden', {value: hide, configurable: true});"
+        " document.dispatchEvent(new Event('visibilitychange')) }",
+        is_hidden,
+    )
+
+
 def html(text: str, status: int = 200, **headers: str) -> Response:
     return Response(text, status, headers, mimetype="text/html")
 

@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from flask_pusher import Pusher
 
 from .conftest import NewName, NewTab, Serve
-from .live import Live, console, heard, hears, html, listens, until
+from .live import Live, console, heard, hears, hide, html, listens, until
 from .servers import Site
 
 
@@ -80,12 +80,8 @@ def test_an_element_is_stale_when_it_begins_to_listen_and_when_the_page_is_shown
     tab = live.open("page")
     hears(tab, "pusher:stale")
 
-    for hide in (True, False):
-        tab.evaluate(
-            "(hide) => { Object.defineProperty(document, 'hidden', {value: hide, configurable: true});"
-            " document.dispatchEvent(new Event('visibilitychange')) }",
-            hide,
-        )
+    for is_hidden in (True, False):
+        hide(tab, is_hidden)
 
     assert [name for name, _ in heard(tab)] == ["pusher:stale"] * 2
     tab.evaluate("dispatchEvent(new Event('online'))")
@@ -263,20 +259,16 @@ def test_what_is_planned_is_not_fetched_for_nobody(live: Live, channel: str, lea
     expect(tab.locator("b")).to_have_text("1")
     live.trigger(channel, "changed")
     hears(tab, "pusher:changed")
-    goes, comes = (
-        "(globalThis.gone = live).remove()",
-        "document.querySelector('main').append(gone)",
-    )
-    if not leaves:
-        hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true})"
-        goes, comes = (
-            f"{hide % value}; document.dispatchEvent(new Event('visibilitychange'))"
-            for value in ("true", "false")
-        )
-    tab.evaluate(goes)
+    if leaves:
+        tab.evaluate("(globalThis.gone = live).remove()")
+    else:
+        hide(tab, True)
     tab.wait_for_timeout(1_500)
     assert live.times("rows") == 1
-    tab.evaluate(comes)
+    if leaves:
+        tab.evaluate("document.querySelector('main').append(gone)")
+    else:
+        hide(tab, False)
     expect(tab.locator("b")).to_have_text("2")
 
 

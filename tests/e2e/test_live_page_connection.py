@@ -17,7 +17,7 @@ from flask_pusher import Pusher, local_server
 
 from .cable import Cable
 from .conftest import BROWSER_ARGUMENTS, CDN, NewName, NewTab, Serve
-from .live import Live, console, hears, listens, until
+from .live import Live, console, hears, hide, listens, until
 from .servers import Site
 from .tools import find_chromium
 
@@ -149,11 +149,7 @@ def test_at_once_when_the_page_is_shown_and_not_while_it_is_hidden(
     live: Live, channel: str, shown: list[str]
 ) -> None:
     tab = open_page(live)
-    hide = (
-        "(hide) => { Object.defineProperty(document, 'hidden', {value: hide, configurable: true});"
-        " document.dispatchEvent(new Event('visibilitychange')) }"
-    )
-    tab.evaluate(hide, True)
+    hide(tab, True)
     times = live.times("rows")
     shown.append("new")
     live.trigger(channel, "changed")
@@ -161,7 +157,7 @@ def test_at_once_when_the_page_is_shown_and_not_while_it_is_hidden(
     time.sleep(0.4)
     assert live.times("rows") == times
 
-    tab.evaluate(hide, False)
+    hide(tab, False)
 
     expect(tab.locator("b")).to_have_text("new", timeout=1_000)
     assert live.times("rows") == times + 1
