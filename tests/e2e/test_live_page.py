@@ -754,6 +754,21 @@ def test_an_equal_answer_with_a_live_element_in_it_changes_nothing(
     expect(tab.locator("#live > input")).to_have_value("typed")
 
 
+@pytest.mark.parametrize("morph", ["true", "false"])
+def test_an_equal_answer_is_not_swapped_for_the_state_of_an_element_in_it(
+    live: Live, channel: str, morph: str
+) -> None:
+    live.scripts = f"{{{{ pusher_scripts(morph={morph}) }}}}"
+    live.view("rows", f'<p id="in" data-pusher="{channel}">the same</p>')
+    live.page("page", f'<div id="live" data-pusher="{channel}" data-pusher-src="rows"></div>')
+    tab = live.open("page")
+    listens(tab, "#in")
+    live.trigger(channel, "changed")
+    live.wait_for_times("rows", 2)
+    tab.wait_for_timeout(500)
+    assert [name for name, _ in heard(tab)].count("pusher:swapped") == 1
+
+
 def test_a_live_element_inside_of_another_keeps_what_it_shows(
     live: Live, channel: str, new_name: NewName
 ) -> None:
