@@ -21,11 +21,13 @@ import pytest
 from flask import Flask, render_template, send_from_directory, session
 from playwright.sync_api import Browser, Route, expect, sync_playwright
 from playwright.sync_api import Page as BrowserPage
+from pusher import Pusher as OfficialClient
 from werkzeug import Response
 
 from flask_pusher import Pusher, local_server
 
 from . import WAIT_SECONDS
+from .live import until
 from .pages import Page
 from .servers import APP_ID, KEY, SECRET, Redis, Site, Soketi
 from .tools import (
@@ -184,7 +186,14 @@ def settings(
         with soketi.log.open(encoding="utf-8") as log:
             log.seek(0, os.SEEK_END)
             yield {**settings, **address}
+            wait_until_nobody_is_there(soketi)
             print(log.read())
+
+
+def wait_until_nobody_is_there(soketi: Soketi) -> None:
+    """Let it see that a test's tabs are closed, or they were still there for the next test."""
+    client = OfficialClient(APP_ID, KEY, SECRET, host="127.0.0.1", port=soketi.port, ssl=False)
+    until(lambda: not client.channels_info()["channels"], "the channels to be empty")
 
 
 @pytest.fixture
@@ -223,6 +232,8 @@ def serve(server: str, site: Site, webhooks: list[dict[str, Any]]) -> Iterator[S
     with ExitStack() as running:
 
         def serve(app: Flask, wsgi: WSGIApplication | None = None) -> None:
+            # Its first request may be a webhook of an earlier test's: nothing is set up after this.
+            app.test_client().get("/first")
             if server == "local":
                 running.enter_context(local_server(app, webhooks=webhooks, webhook_delay=0.1))
             site.application = wsgi or app

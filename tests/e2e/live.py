@@ -51,10 +51,16 @@ class Live:
         self.page_is_asked = threading.Event()
         self.may_answer = threading.Event()
         """For a view that is slow as long as its test wants."""
+        self.before: View = lambda: None
+        """What is asked before each request; its answer, where it has one, is the request's."""
+        self.headers: dict[str, str] = {}
+        """What each answer has besides its own."""
         self._views: dict[str, View] = {}
         self._new_tab = new_tab
         self._lock = threading.Lock()
         app.add_url_rule("/live/<path:path>", "live", self._answer, methods=["GET", "POST"])
+        app.before_request(lambda: self.before())
+        app.after_request(self._add_headers)
         pusher.auth(lambda channel_name, socket_id: "refused" not in channel_name)
         pusher.channel_data(lambda channel_name, socket_id: session["member"])
         pusher.user_auth(
@@ -66,6 +72,10 @@ class Live:
             with self._lock:
                 self.fetched.append((path, dict(request.headers)))
         return self._views[path]()
+
+    def _add_headers(self, response: Response) -> Response:
+        response.headers.update(self.headers)
+        return response
 
     def page(self, path: str, body: str, head: str = "", **variables: Any) -> None:
         """A page whose template has this in its body, and this in its head."""
@@ -91,7 +101,7 @@ class Live:
             shown = state[0]
             if self.times(path) == 2:
                 self.page_is_asked.set()
-                assert self.may_answer.wait(10)
+                assert self.may_answer.wait(WAIT_SECONDS)
             return f"<b>{shown}</b>"
 
         self.view(path, answer)

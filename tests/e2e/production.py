@@ -39,9 +39,9 @@ def create_app() -> Flask:
         pusher.defer(f"orders-{os.getpid()}-{number % CHANNELS}", name, {"order": number})
         return name
 
-    @app.get("/nothing")
-    def nothing() -> str:
-        return ""
+    @app.get("/process")
+    def process() -> str:
+        return str(os.getpid())
 
     @app.get("/queue")
     def queue() -> str:

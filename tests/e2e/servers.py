@@ -30,7 +30,7 @@ APP_ID, KEY, SECRET = "7", "a-key", "a-secret"
 STOP_WITH_TESTS = Path(__file__).with_name("stop_with_tests.js")
 RECIPE = Path(__file__).parents[2] / "docs" / "recipes" / "nginx.conf"
 START_SECONDS = 30
-STOP_SECONDS = 10
+STOP_SECONDS = 30
 
 
 class Soketi:

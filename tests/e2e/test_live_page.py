@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from flask_pusher import Pusher
 
+from . import WAIT_SECONDS
 from .conftest import NewName, NewTab, Serve
 from .live import Live, console, heard, hears, hide, html, listens, until
 from .servers import Site
@@ -278,7 +279,7 @@ def test_an_event_that_comes_while_a_refusal_is_under_way_asks_no_more(
     may_answer = threading.Event()
 
     def refuse() -> Any:
-        may_answer.wait(10)
+        may_answer.wait(WAIT_SECONDS)
         return html("no", 403)
 
     live.view("rows", refuse)
@@ -396,7 +397,7 @@ def test_an_element_that_goes_and_comes_while_it_is_fetched_shows_the_last_answe
     tab = live.open("page")
     expect(tab.locator("b")).to_have_text("1")
     live.trigger(channel, "changed")
-    assert live.page_is_asked.wait(10)
+    assert live.page_is_asked.wait(WAIT_SECONDS)
     tab.evaluate("globalThis.gone = live; gone.remove()")
     tab.wait_for_timeout(100)
     state[0] = "2"
@@ -416,13 +417,13 @@ def test_an_element_that_goes_and_comes_while_it_is_fetched_shows_the_last_answe
 def test_nothing_is_fetched_again_for_an_element_that_is_gone(live: Live, channel: str) -> None:
     def rows() -> Any:
         live.page_is_asked.set()
-        assert live.may_answer.wait(10)
+        assert live.may_answer.wait(WAIT_SECONDS)
         return html("later", 503)
 
     live.view("rows", rows)
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
     tab = live.open("page")
-    assert live.page_is_asked.wait(10)
+    assert live.page_is_asked.wait(WAIT_SECONDS)
     tab.evaluate("live.remove()")
     tab.wait_for_timeout(100)
     live.may_answer.set()
@@ -542,13 +543,13 @@ def test_events_do_not_hammer_a_view_that_fails(live: Live, channel: str) -> Non
 
 def test_a_view_that_hangs_is_given_up(live: Live, channel: str, new_tab: NewTab) -> None:
     hung = threading.Event()
-    answers: Any = iter([lambda: hung.wait(5) and "late", lambda: "<b>1</b>"])
+    answers: Any = iter([lambda: hung.wait(WAIT_SECONDS) and "late", lambda: "<b>1</b>"])
     live.view("rows", lambda: next(answers)())
     live.page(
         "page",
         f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>',
-        head="<script>Math.random = () => -0.9; const { timeout } = AbortSignal;"
-        " AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 100)</script>",
+        head="<script>Math.random = () => -0.9; const { timeout } = AbortSignal, first = [150];"
+        " AbortSignal.timeout = (ms) => timeout.call(AbortSignal, first.pop() ?? ms)</script>",
     )
     tab = new_tab()
     lines = console(tab)
@@ -1034,12 +1035,12 @@ def test_a_refused_channel_is_told_and_all_else_goes_on(
 def test_an_authorisation_that_fails_is_asked_for_again(live: Live, channel: str) -> None:
     statuses = iter([500, 429])
 
-    @live.app.before_request
     def fail() -> Any:
         if request.path == "/pusher/auth":
             return next(((("busy", status)) for status in statuses), None)
         return None
 
+    live.before = fail
     live.page(
         "page",
         f'<p id="live" data-pusher="{channel}"></p>',

@@ -70,6 +70,11 @@ def open_page(live: Live, tab: Tab | None = None) -> Tab:
     return tab
 
 
+def stop_clock(tab: Tab) -> None:
+    """From now on the page's time passes as its clock is told to."""
+    tab.clock.pause_at(tab.evaluate("Date.now()") + 1_000)
+
+
 def test_after_a_connection_that_broke(live: Live, shown: list[str], cable: Cable) -> None:
     tab = open_page(live)
     cable.pull()
@@ -136,30 +141,39 @@ def test_a_while_after_the_connection_is_there_again(
     ],
 )
 def test_at_once_when_the_page_comes_back_or_the_network_or_is_shown(
-    live: Live, shown: list[str], cable: Cable, event: str
+    live: Live, shown: list[str], cable: Cable, new_tab: NewTab, event: str
 ) -> None:
-    tab = open_page(live)
+    tab = new_tab()
+    tab.clock.install()
+    open_page(live, tab)
+    stop_clock(tab)
     cable.deaden()
     shown.append("new")
     tab.evaluate(event)
-    expect(tab.locator("b")).to_have_text("new", timeout=1_000)
+    tab.clock.run_for(300)
+    expect(tab.locator("b")).to_have_text("new")
 
 
 def test_at_once_when_the_page_is_shown_and_not_while_it_is_hidden(
-    live: Live, channel: str, shown: list[str]
+    live: Live, channel: str, shown: list[str], new_tab: NewTab
 ) -> None:
-    tab = open_page(live)
+    tab = new_tab()
+    tab.clock.install()
+    open_page(live, tab)
+    stop_clock(tab)
     hide(tab, True)
     times = live.times("rows")
     shown.append("new")
     live.trigger(channel, "changed")
     hears(tab, "pusher:changed")
-    time.sleep(0.4)
+    tab.clock.run_for(9_000)
+    tab.wait_for_timeout(400)
     assert live.times("rows") == times
 
     hide(tab, False)
 
-    expect(tab.locator("b")).to_have_text("new", timeout=1_000)
+    tab.clock.run_for(300)
+    expect(tab.locator("b")).to_have_text("new")
     assert live.times("rows") == times + 1
 
 
@@ -255,7 +269,7 @@ def test_after_the_browsers_own_back(
         expect(tab.locator("p")).to_have_text("other")
         shown.append("new")
         tab.evaluate("setTimeout(() => history.back())")
-        expect(tab.locator("b")).to_have_text("new", timeout=2_000)
+        expect(tab.locator("b")).to_have_text("new")
         listens(tab)
     finally:
         browser.close()

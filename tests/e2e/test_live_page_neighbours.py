@@ -12,6 +12,7 @@ from playwright.sync_api import Route, expect
 
 from flask_pusher import Pusher
 
+from . import WAIT_SECONDS
 from .conftest import NewName, NewTab, Serve
 from .live import Live, console, heard, hears, html, listens, until
 from .servers import Site
@@ -149,7 +150,7 @@ def test_what_was_being_fetched_when_htmx_changed_something_is_fetched_again(
     if had_ended:  # when nothing was being fetched
         tab.evaluate("dispatchEvent(new CustomEvent('htmx:afterRequest'))")
     live.trigger(channel, "changed")
-    assert live.page_is_asked.wait(10)
+    assert live.page_is_asked.wait(WAIT_SECONDS)
     tab.locator("button").click()
     expect(tab.locator("b")).to_have_text("new")
     tab.evaluate(
@@ -350,7 +351,7 @@ def test_what_was_being_fetched_when_turbo_changed_something_is_fetched_again(
         "addEventListener('turbo:before-fetch-response', () => { globalThis.hasEnded = true })"
     )
     live.trigger(channel, "changed")
-    assert live.page_is_asked.wait(10)
+    assert live.page_is_asked.wait(WAIT_SECONDS)
     tab.locator("button").click()
     tab.wait_for_function("globalThis.hasEnded")
 
@@ -420,15 +421,10 @@ def test_it_runs_under_a_strict_policy(
     live: Live, channel: str, scripts: str, policy: str
 ) -> None:
     live.scripts = scripts
-    policy += (
-        "; default-src 'none'; connect-src 'self' ws://127.0.0.1:*; base-uri 'none'; img-src data:"
+    others = (
+        "default-src 'none'; connect-src 'self' ws://127.0.0.1:*; base-uri 'none'; img-src data:"
     )
-
-    @live.app.after_request
-    def protect(response: Any) -> Any:
-        response.headers["Content-Security-Policy"] = policy
-        return response
-
+    live.headers["Content-Security-Policy"] = f"{policy}; {others}"
     live.view("rows", counting())
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
     tab = live.open("page")
