@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ class Balancer:
                 threading.Thread(target=self._pass_on, args=[client], daemon=True).start()
 
     def _pass_on(self, client: socket.socket) -> None:
-        with client, self._connected() as node, suppress(OSError):
+        with client, suppress(OSError), self._connected() as node:
             while True:
                 for source in select.select([client, node], [], [])[0]:
                     data = source.recv(65536)
@@ -50,13 +50,11 @@ class Balancer:
                         return
                     (node if source is client else client).sendall(data)
 
-    @contextmanager
-    def _connected(self) -> Iterator[socket.socket]:
+    def _connected(self) -> socket.socket:
         for port in self.ports:
             with suppress(ConnectionRefusedError):
-                with socket.create_connection(("127.0.0.1", port)) as node:
-                    yield node
-                return
+                return socket.create_connection(("127.0.0.1", port))
+        raise ConnectionRefusedError("No node takes it.")
 
 
 class Cluster:
