@@ -20,7 +20,7 @@
   const isConnected = () => pusher?.connection.state === "connected";
   const isLive = ({ channel = pusher.user.serverToUserChannel }) => isConnected() && channel?.subscribed;
   const link = (href) => Object.assign(document.createElement("a"), { href });
-  const isHere = (url) => link(url).origin === origin;
+  const isHere = (url) => link(url).origin === location.origin;
 
   // For htmx.
   const soon = (place, delay) => (place.timer ??= setTimeout(stale, delay || 50, place));
@@ -32,7 +32,12 @@
     said.add(text);
   }
 
-  function mark({ element, channels, isRefused }) {
+  function mark({ element, channels, members, count, isRefused }) {
+    for (const { name, channel } of channels) {
+      if (!channel?.subscribed || !channel.members) continue;
+      if (members === name) showMembers(element, channel.members.members);
+      if (count === name) write(element, "textContent", channel.members.count);
+    }
     const state = channels.length && channels.every(isLive) ? "live" : "connecting";
     write(element.dataset, "pusherState", isRefused || channels.some((one) => one.isRefused) ? "refused" : state);
   }
@@ -122,7 +127,6 @@
     one.places.add(place);
     place.channels.push(one);
     if (isLive(one)) soon(place);
-    showPresence(place, one);
   }
 
   function open(name) {
@@ -167,7 +171,6 @@
     const isInternal = event.startsWith("pusher:");
     for (const place of one.places) {
       mark(place);
-      showPresence(place, one);
       tell(place, isInternal ? event : "pusher:" + event, data);
       const isNamed = place.on ? place.on.split(/\s+/).includes(event) : !isInternal;
       if (isNamed && !event.startsWith("client-")) refresh(place, place.spread && spread(place));
@@ -177,6 +180,7 @@
 
   function fail(one, status) {
     if (one.name === USER) pusher.user.signin_requested = false;
+    if (one.channel) one.channel.subscriptionPending = false;
     one.isRefused = /^4(?!29)..$/.test(status);
     if (!one.isRefused) return (one.timer = setTimeout(subscribe, pause(++one.tries), one));
     say(`${one.name} was refused with status ${status}. See the log at DEBUG.`);
@@ -261,7 +265,7 @@
   async function swap(place, text) {
     const { element } = place;
     if (place.shown === text + html(element)) return;
-    const isPage = /<(!doctype|html)\b/i.test(text);
+    const isPage = /<(!doctype|html)[\s>]/i.test(text);
     const template = document.createElement("template"); // takes rows
     template.innerHTML = text;
     const content = isPage ? new DOMParser().parseFromString(text, "text/html") : template.content;
@@ -275,7 +279,7 @@
 
   function replace(element, content) {
     if (!window.Idiomorph?.morph) return element.replaceChildren(...content);
-    const touched = [...element.querySelectorAll("*")].filter(isTouched);
+    const touched = [...element.querySelectorAll(":not(form)")].filter(isTouched);
     const callbacks = {
       beforeNodeMorphed: (old, fresh) => !touched.includes(old) && !(places.get(old)?.isFilled && isSame(old, fresh)),
       beforeAttributeUpdated: (name) => name !== "open" && name !== "data-pusher-state",
@@ -294,12 +298,6 @@
   }
 
   // -- Members --
-
-  function showPresence({ element, members, count }, { name, channel }) {
-    if (!channel?.subscribed || !channel.members) return;
-    if (members === name) showMembers(element, channel.members.members);
-    if (count === name) write(element, "textContent", channel.members.count);
-  }
 
   function showMembers(element, members) {
     const template = element.querySelector("template");

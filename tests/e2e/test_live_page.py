@@ -710,6 +710,42 @@ def test_fields_that_nobody_touched_are_the_servers(live: Live, channel: str) ->
     assert no_error(tab)
 
 
+@pytest.mark.parametrize("name", ["matches", "querySelectorAll", "validity"])
+def test_a_form_in_an_element_may_have_a_field_of_any_name(
+    live: Live, channel: str, name: str
+) -> None:
+    numbers = itertools.count(1)
+    live.view("rows", lambda: f'<form><input name="{name}"></form><b>{next(numbers)}</b>')
+    live.page("page", f'<div id="live" data-pusher="{channel}" data-pusher-src="rows"></div>')
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+    listens(tab)
+    live.trigger(channel, "changed")
+    expect(tab.locator("b")).to_have_text("2")
+    assert no_error(tab)
+
+
+@pytest.mark.parametrize("name", ["origin", "name", "status"])
+def test_a_script_of_the_page_may_have_a_constant_of_any_name(
+    live: Live, channel: str, name: str
+) -> None:
+    live.view("rows", counting())
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>',
+        head=f"<script>const {name} = {{ lat: 52.5 }}</script>",
+    )
+    tab = live.open("page")
+    expect(tab.locator("b")).to_have_text("1")
+
+
+def test_a_custom_element_that_begins_like_a_page_is_none(live: Live, channel: str) -> None:
+    live.view("rows", "<html-view>new</html-view>")
+    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
+    tab = live.open("page")
+    expect(tab.locator("html-view")).to_have_text("new")
+
+
 def test_a_form_may_have_a_field_of_any_name(live: Live, channel: str) -> None:
     numbers = itertools.count(1)
     live.page(
@@ -926,6 +962,23 @@ def test_members_are_shown_and_counted(live: Live, room: str) -> None:
     expect(tab.locator("#live b")).to_have_text(["Ana"])
     expect(tab.locator("#count")).to_have_text("1")
     assert tab.evaluate("first === document.querySelector('#live b')")
+    assert no_error(tab)
+
+
+def test_members_are_shown_again_after_a_morph_of_the_page_in_place(live: Live, room: str) -> None:
+    """As Turbo and htmx may make it, with what the server wrote."""
+    live.page("ana", MEMBERS, member={"user_id": "ana", "name": "Ana"}, room=room)
+    tab = live.open("ana")
+    expect(tab.locator("#live b")).to_have_text(["Ana"])
+    expect(tab.locator("#count")).to_have_text("1")
+
+    tab.evaluate(
+        "async () => Idiomorph.morph(document.body, await (await fetch('')).text(),"
+        " { morphStyle: 'innerHTML' })"
+    )
+
+    expect(tab.locator("#live b")).to_have_text(["Ana"])
+    expect(tab.locator("#count")).to_have_text("1")
     assert no_error(tab)
 
 
