@@ -44,7 +44,7 @@ GATHERING_SECONDS = 0.03
 REMEMBERING_SECONDS = 60
 """How long a service is known not to answer, where nothing is sent to it."""
 QUEUE_BYTES = 64 * 1024 * 1024
-"""How much waits at most: what finds no room is lost at once."""
+"""How much waits in the publisher at most."""
 CHANNEL_BYTES = 1000
 """About how many bytes an event takes beside its data, while it waits, for each channel."""
 
@@ -102,10 +102,12 @@ class Call:
 class Desk:
     """What waits for one client at one address, and what is known of the service there."""
 
-    def __init__(self, client: Client, address: Address, patience: float) -> None:
+    def __init__(self, client: Client, address: Address, patience: float, is_queue: bool) -> None:
         self.api = api_of(client).settled(address)
         self.patience = patience
         """How many seconds an event is tried again while calls fail."""
+        self.most = QUEUE_BYTES if is_queue else math.inf
+        """How many bytes may wait; what finds no room is lost at once."""
         self.lanes: OrderedDict[str, deque[Event]] = OrderedDict()
         """Each channel's events, oldest first, but those under way. The channels take turns."""
         self.held: set[str] = set()
@@ -138,7 +140,7 @@ class Desk:
 
     def add(self, event: Event) -> None:
         self.unsettled += 1
-        if self.size and self.size + event.size > QUEUE_BYTES:
+        if self.size and self.size + event.size > self.most:
             self._lose([event], PusherError("The queue of the publisher is full."))
             return
         event.room = event.size

@@ -28,7 +28,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, Union
 
@@ -83,6 +83,9 @@ class Declared(NamedTuple):
     model: type
     event_name: str
     function: Callable[[Any], Any]
+
+    def __hash__(self) -> int:
+        return hash(self.model)  # the function may be an object that has no hash
 
 
 Changes = Mapping[tuple[Declared, tuple[Any, ...]], Change]
@@ -224,8 +227,11 @@ def _as_loaded(state: InstanceState[Any], old: Mapping[str, list[Any]]) -> Any:
             vars(loaded).update({key: state.dict[key]} if key in state.dict else {})
         elif not getattr(attribute, "uselist", False):
             vars(loaded).update((key, value) for value in old[key])
+        elif isinstance(state.dict.get(key), list):  # whose own append may write to what is in it
+            vars(loaded)[key] = old[key]
         elif attribute.lazy not in ("dynamic", "write_only"):
-            set_committed_value(loaded, key, old[key])
+            with suppress(Exception):  # what a collection of the application's raises
+                set_committed_value(loaded, key, old[key])
     make_transient_to_detached(loaded)
     return loaded
 

@@ -107,7 +107,7 @@ def publish_or_raise(app: Flask, client: Client, wires: Sequence[Wire]) -> None:
 
 
 def _desk_of(client: Client, events: Sequence[Event], patience: float) -> Desk:
-    desk = Desk(client, client.address, patience)
+    desk = Desk(client, client.address, patience, is_queue=False)
     for event in events:
         event.since = time.monotonic()
         desk.add(event)
@@ -367,10 +367,8 @@ class Publisher:
         turns = deque(self.desks.items())
         while turns and self.idle:
             key, desk = turns.popleft()
-            is_for_another = (
-                self.is_shared and self.idle == 1 and (desk.under_way or desk.failures)
-            )
-            call = math.inf if is_for_another else desk.next(now, is_hasty=bool(self.ends))
+            is_kept = self.is_shared and self.idle == 1 and (desk.under_way or desk.failures)
+            call = math.inf if is_kept else desk.next(now, is_hasty=bool(self.ends))
             if isinstance(call, Call):
                 self.idle -= 1
                 self.posts.put(partial(self._send, desk, call, call.events))
@@ -383,7 +381,7 @@ class Publisher:
     def take(self, key: Key, events: Sequence[Event]) -> None:
         if key not in self.desks:
             self.is_shared |= bool(self.desks)
-            self.desks[key] = Desk(*key, PATIENCE_SECONDS)
+            self.desks[key] = Desk(*key, PATIENCE_SECONDS, is_queue=True)
         for event in events:
             self.desks[key].add(event)
 

@@ -114,9 +114,7 @@ class Followed:
         }
         """Who hears which events of SQLAlchemy's, of every session."""
         self._places = places
-        self._transactions: WeakKeyDictionary[SessionTransaction, Transaction] = (
-            WeakKeyDictionary()
-        )
+        self._known: WeakKeyDictionary[SessionTransaction, Transaction] = WeakKeyDictionary()
         self._sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
 
     def follow(self, session: Any) -> None:
@@ -143,7 +141,7 @@ class Followed:
 
     def in_progress(self) -> list[Transaction]:
         """What decides about an event that is deferred now and here."""
-        known, places = self._transactions, self._places()
+        known, places = self._known, self._places()
         begun = [one for one in (ref() for ref in _begun_here.get()) if one]
         found = [(one.session, known.get(one)) for one in begun]  # another thread may end one
         sessions = [session for session, one in found if session and one and one.is_of(places)]
@@ -157,16 +155,16 @@ class Followed:
     def innermost(self, session: Session) -> Transaction:
         """The session's savepoint that is in progress, or else its transaction."""
         transaction = session.get_nested_transaction() or session.get_transaction()
-        known = self._transactions.get(transaction) if transaction else None
+        known = self._known.get(transaction) if transaction else None
         return known or Transaction(None)  # it began before it was followed: nobody asks this one
 
     def _began(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
-            self._transactions[transaction] = Transaction(None, self._places()[:1])
+            self._known[transaction] = Transaction(None, self._places()[:1])
             here = [begun for begun in _begun_here.get() if begun() is not None]
             _begun_here.set((*here, ref(transaction)))
         elif transaction.nested:
-            self._transactions[transaction] = Transaction(self.innermost(session))
+            self._known[transaction] = Transaction(self.innermost(session))
 
     def _connected(self, session: Session, _: SessionTransaction, connection: Connection) -> None:
         from sqlalchemy import event
@@ -207,7 +205,7 @@ class Followed:
 
     def _ended(self, _: Session, transaction: SessionTransaction) -> None:
         """What was committed is told here: in the midst of a commit nobody may use the session."""
-        ended = self._transactions.pop(transaction, None)
+        ended = self._known.pop(transaction, None)
         if ended is None or ended.rolled_back:
             return
         if ended.outer is not None:

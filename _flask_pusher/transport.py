@@ -26,7 +26,7 @@ from pusher.http import Request
 from pusher.requests import RequestsBackend
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import DecodeError, ProtocolError
 from urllib3.util import Timeout
 from urllib3.util.ssl_match_hostname import CertificateError
 
@@ -366,7 +366,9 @@ def _told(error: Exception, request: Request, handled: BaseException | None) -> 
     """What a backend's exception is to the caller, who may have been handling another one."""
     if isinstance(error, PusherError):
         return error
-    is_unreadable = isinstance(error, (ValueError, RecursionError))
+    if isinstance(error, requests.HTTPError) and error.response is not None:  # a hook's
+        return _refusal(error.response.status_code, error.response.text, error.response.headers)
+    is_unreadable = isinstance(error, (ValueError, RecursionError, DecodeError))
     if is_unreadable and not isinstance(error, OSError):  # requests has some that are both
         found = " ".join(_scrubbed(str(getattr(error, "doc", error))).split())
         return _no_answer_of_channels(f"this: {found[:100]!r}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from flask import Flask, Response, stream_with_context
 
+from _flask_pusher import desk
 from _flask_pusher.publisher import SENDERS, publisher
 from flask_pusher import NoAnswer, Pusher, PusherError
 
@@ -203,6 +204,18 @@ def test_the_worker_publishes_what_came_through_the_queue(
         (channel, str(number), {"n": number}) for number in range(12) for channel in "ab"
     ]
     assert len(api.calls) == 3
+
+
+def test_the_worker_publishes_more_than_the_publishers_queue_would_take(
+    app: Flask, pusher: Pusher, api: Any, queued: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "QUEUE_BYTES", 10_000)
+    with app.app_context():
+        for number in range(50):
+            pusher.defer("a", str(number), {})
+    with app.app_context():
+        pusher.publish(json.loads(queued[0]))
+    assert [name for _, name, _ in api.events] == [str(number) for number in range(50)]
 
 
 def test_a_worker_that_is_given_no_event_publishes_none(

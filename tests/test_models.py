@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import (
     DeclarativeBase,
     DynamicMapped,
     Mapped,
     Session,
     WriteOnlyMapped,
+    attribute_keyed_dict,
     composite,
     mapped_column,
     relationship,
@@ -692,6 +695,73 @@ class TestWhoHears:
         changed = of(updated=(5,), model="Document")
         assert shop.commit(change) == {"private-user-1": changed, "private-user-2": changed}
 
+    @pytest.mark.parametrize("is_declared", [True, False])
+    def test_an_ordered_list_writes_what_it_does_else(self, shop: Shop, is_declared: bool) -> None:
+        """It numbers what is appended to it, and the row as it was loaded has such a list."""
+
+        class Boards(DeclarativeBase):
+            pass
+
+        class Card(Boards):
+            __tablename__ = "cards"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            place: Mapped[Any] = mapped_column(Integer, nullable=True)
+            board_id: Mapped[Any] = mapped_column(ForeignKey("boards.id"), nullable=True)
+
+        class Board(Boards):
+            __tablename__ = "boards"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            cards: Mapped[list[Card]] = relationship(
+                order_by=Card.place, collection_class=ordering_list("place")
+            )
+
+        def take_out() -> None:
+            board = shop.session.get_one(Board, 1)
+            board.cards.pop(0).place = None
+
+        Boards.metadata.create_all(shop.engine)
+        shop.have(Board(id=1, cards=[Card(id=1), Card(id=2)]))
+        if is_declared:
+            shop.pusher.broadcasts(Board)(lambda board: [f"card-{one.id}" for one in board.cards])
+        told = shop.commit(take_out)
+        assert set(told) == ({"card-1", "card-2"} if is_declared else set())
+        found = shop.session.execute(select(Card.id, Card.board_id, Card.place)).all()
+        assert found == [(1, None, None), (2, 1, 0)]
+
+    def test_what_a_collection_of_the_applications_raises_fails_no_commit(
+        self, shop: Shop
+    ) -> None:
+        """A dict of rows asks each for its key, which one that has left the session cannot tell."""
+
+        class Files(DeclarativeBase):
+            pass
+
+        class Page(Files):
+            __tablename__ = "pages"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            title: Mapped[str]
+            file_id: Mapped[int] = mapped_column(ForeignKey("files.id"))
+
+        class File(Files):
+            __tablename__ = "files"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            pages: Mapped[dict[str, Page]] = relationship(
+                collection_class=attribute_keyed_dict("title"), passive_deletes="all"
+            )
+
+        def take_out() -> None:
+            file = shop.session.get_one(File, 1)
+            page = file.pages["one"]
+            shop.session.expire(page)
+            shop.session.expunge(page)
+            file.pages.pop("one")
+            file.pages["two"] = Page(title="two")
+
+        Files.metadata.create_all(shop.engine)
+        shop.have(File(id=1, pages={"one": Page(title="one")}))
+        shop.pusher.broadcasts(File)(lambda file: f"file-{file.id}")
+        assert shop.commit(take_out) == {"file-1": of(updated=(1,), model="File")}
+
     def test_a_composite_is_that_of_the_values_as_they_were(self, shop: Shop) -> None:
         @shop.pusher.broadcasts(Pin)
         def channels_of(pin: Pin) -> str:
@@ -1258,6 +1328,18 @@ class TestDeclaring:
         shop.pusher.broadcasts(Order)(channels_of)
         told = shop.commit(lambda: shop.session.add(Order(id=9, user_id=3)))
         assert told == {"private-user-3": of(created=(9,))}
+
+    def test_an_object_that_can_be_called_need_have_no_hash(self, shop: Shop) -> None:
+        @dataclass
+        class To:
+            prefix: str
+
+            def __call__(self, order: Order) -> str:
+                return f"{self.prefix}-{order.id}"
+
+        shop.pusher.broadcasts(Order)(To("private-order"))
+        told = shop.commit(lambda: shop.session.add(Order(id=9, user_id=3)))
+        assert told == {"private-order-9": of(created=(9,))}
 
     def test_a_second_function_is_an_error(self, orders: Shop) -> None:
         with pytest.raises(ValueError, match=r"broadcasts\(Order\) is declared twice"):

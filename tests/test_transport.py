@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 import trustme
-from pusher.errors import PusherBadStatus, PusherForbidden
+from pusher.errors import PusherBadAuth, PusherBadRequest, PusherBadStatus, PusherForbidden
 from urllib3.util import connection as urllib3_connection
 
 from _flask_pusher import transport
@@ -474,6 +474,30 @@ def test_a_short_answer_that_is_long_when_it_is_unpacked_is_one_too(
     tracemalloc.stop()
     unpacks_in_parts = tuple(map(int, version("urllib3").split(".")[:2])) >= (2, 6)
     assert most < 5_000_000 or not unpacks_in_parts
+
+
+def test_an_answer_that_is_not_packed_as_it_says_is_one_too(
+    client_of: ClientOf, scripted: Callable[..., Scripted]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\n"
+    server = scripted([head + b"{}"])
+    with pytest.raises(PusherError, match="The answer is not one of Channels, but") as raised:
+        publish(client_of(**server.config))
+    assert not isinstance(raised.value, NoAnswer)  # it came, and nothing is to be tried again
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, PusherBadRequest), (401, PusherBadAuth), (503, PusherBadStatus)]
+)
+def test_a_refusal_that_a_hook_of_requests_raises_is_one(
+    client_of: ClientOf, api: Any, status: int, error: type[PusherError]
+) -> None:
+    api.answers.append((status, "no"))
+    hooks = {"response": lambda response, **_: response.raise_for_status()}
+    client = client_of(**api.config, PUSHER_BACKEND_OPTIONS={"hooks": hooks})
+    with pytest.raises(error, match="no") as raised:
+        publish(client)
+    assert status_of(raised.value) == status
 
 
 def test_a_long_answer_is_read_whole(client_of: ClientOf, api: Any) -> None:
