@@ -209,9 +209,10 @@ class Pusher:
         """Declare who may subscribe to private and presence channels.
 
         The handler is given the channel's name and the socket id, both text. It returns whether
-        the user of this request may subscribe: True, or an object that is, such as a user; but
-        never what a view could answer with, text, a dict, a list, a tuple, a response. Of status
-        400 or more that is the answer, as with ``abort()``, and else a refusal::
+        the user of this request may subscribe: True, or an object that is, such as a user, if
+        its ``is_authenticated`` is not False; but never what a view could answer with, text, a
+        dict, a list, a tuple, a response. Of status 400 or more that is the answer, as with
+        ``abort()``, and else a refusal::
 
             @pusher.auth
             def may_subscribe(channel_name, socket_id):

@@ -5,7 +5,9 @@ What a handler's answer means, of ``auth``, ``channel_data`` and ``user_auth`` a
 =========================================  =====================================================
 it returned                                means
 =========================================  =====================================================
-``False``, ``None``, what is empty or 0    no
+``False``, ``None``, what is empty or 0,   no
+a user whose ``is_authenticated`` is
+``False``, as Flask-Login's anonymous one
 what a view could answer with: text,       never consent. Of status 400 or more it is the answer;
 bytes, a dict, a list, a tuple, a          else 403, and a warning that says what to return. For
 response, an exception of Werkzeug's       ``channel_data`` and ``user_auth`` a dict is the data
@@ -41,7 +43,7 @@ from _flask_pusher.settings import Settings
 FORBIDDEN = "This user may not do that."
 _A_DICT = "a dict, or None"
 _USER_INFO = "a 'user_info' that is a dict"
-_LAZY = ("__iter__", "__aiter__", "__getitem__", "__get__", "add_done_callback")
+_LAZY = ("__iter__", "__aiter__", "__get__", "add_done_callback")
 # The keys of what is answered are the protocol's, and no JSON provider's to change.
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -176,7 +178,7 @@ class Authorisation:
         if wanted is _A_DICT and (returned is None or _is_mapping(returned)):
             return None if returned is None else dict(returned)
         name = name_of(found.handler)
-        if not returned:
+        if not returned or getattr(returned, "is_authenticated", True) is False:
             forgotten = " Is a return missing?" if returned is None else ""
             _forbid(f"{name}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}")
         kind = type(returned).__name__
@@ -231,6 +233,8 @@ def _is_always_true(value: Any) -> bool:
     kind = type(value)
     has_truth = hasattr(kind, "__len__") or hasattr(kind, "__bool__")
     is_lazy = callable(value) or any(hasattr(kind, name) for name in _LAZY)
+    with suppress(TypeError):  # what is iterated by its indexes tells by nothing else
+        is_lazy = is_lazy or bool(iter(value))
     return isinstance(value, (type, BaseException)) or (is_lazy and not has_truth)
 
 

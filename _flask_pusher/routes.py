@@ -165,11 +165,12 @@ def _expect_our_answer(response: Response) -> Response:
 
 
 def _endpoint() -> str:
-    """Of the route that is asked. Where a session cannot be opened, Flask has not matched any."""
-    if request.url_rule is None and request.routing_exception is None:
-        adapter: Any = current_app.create_url_adapter(request)
-        with suppress(Exception):  # there is none at this address, or matching it is what failed
-            return str(adapter.match()[0])
+    """Of the route that is asked. Flask has matched none where a session cannot be opened, or the
+    host is not trusted."""
+    if request.url_rule is None:
+        adapter = current_app.url_map.bind("localhost")
+        with suppress(Exception):  # there is none at this path
+            return str(adapter.match(request.path, request.method)[0])
     return request.endpoint or ""
 
 

@@ -33,10 +33,8 @@ _URL = (
 ROUTE = r"(?!(.*/)?\.\.?(/|$))[^<>\s?#\\\x00-\x1f\ud800-\udfff]+"
 """A path that browsers ask for as it is written, and without variables."""
 _BASE64_OF_32_BYTES = "[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
-_FLAGS = {
-    **dict.fromkeys(("true", "1", "yes", "on"), True),
-    **dict.fromkeys(("false", "0", "no", "off"), False),
-}
+_FLAGS = dict.fromkeys(("true", "1", "yes", "on"), True)
+_FLAGS.update(dict.fromkeys(("false", "0", "no", "off"), False))
 BACKENDS = {"requests": RequestsBackend, "log": LogBackend}
 """Those that have a name."""
 _HOSTED = r"api(?:-(?P<cluster>[a-z0-9-]+))?\.pusher(?:app)?\.com\.?"
@@ -143,11 +141,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _tokens(value: Any) -> Mapping[str, str]:
-    key_of, secret_of = _text(_KEY), _text(_ANY_TEXT)
-    return {
-        key_of(_trimmed(key)): secret_of(_trimmed(secret))
-        for key, secret in _mapping(value).items()
-    }
+    key, secret = _text(_KEY), _text(_ANY_TEXT)
+    return {key(_trimmed(one)): secret(_trimmed(of)) for one, of in _mapping(value).items()}
 
 
 def _backend_options(value: Any) -> Mapping[str, Any]:

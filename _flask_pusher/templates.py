@@ -69,13 +69,8 @@ class Templates(NamedTuple):
             "pongTimeout": 6_000,
         }
         if cluster is None:
-            options.update(
-                wsHost=host,
-                wsPort=port,
-                wssPort=port,
-                forceTLS=ssl,
-                enabledTransports=["ws", "wss"],
-            )
+            options.update(wsHost=host, wsPort=port, wssPort=port, forceTLS=ssl)
+            options["enabledTransports"] = ["ws", "wss"]
             if self.client.path:
                 options["wsPath"] = self.client.path
         merged: dict[str, Any] = _merged(options, self.settings.client_options)
@@ -109,9 +104,7 @@ def _script(url: str | None, of_the_cdn: tuple[str, str]) -> dict[str, str]:
 
 
 def _tag(attributes: Mapping[str, str]) -> Markup:
-    written = Markup(" ").join(
-        Markup('{}="{}"').format(name, value) for name, value in attributes.items()
-    )
+    written = Markup(" ").join(Markup('{}="{}"').format(*pair) for pair in attributes.items())
     return Markup('<script {} data-turbo-track="reload" defer></script>').format(written)
 
 

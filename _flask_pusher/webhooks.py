@@ -139,11 +139,15 @@ class WebhookViews:
         events = self._verified_events(group)
         # All are known before the first runs, which may change what it is given.
         for handler, arguments, variables in list(self._calls(group, events)):
-            returned = self.app.ensure_sync(handler)(*arguments, **variables)
+            name, log = handlers.name_of(handler), self.app.logger.debug
+            try:
+                returned = self.app.ensure_sync(handler)(*arguments, **variables)
+            except Exception as error:
+                log("%s() refused a webhook: it raised %s.", name, type(error).__name__)
+                raise
             answer = handlers.answer_in(handlers.finished(returned, handler), self.app)
             if answer and handlers.is_refusal(answer):
-                name = handlers.name_of(handler)
-                self.app.logger.debug("%s() refused a webhook: %s.", name, answer.status)
+                log("%s() refused a webhook: %s.", name, answer.status)
                 abort(answer)
         return "OK"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +39,12 @@ class Order(Base):  # type: ignore[misc]
 
 class User:
     """As most classes of users are: true, and nothing else."""
+
+
+class Anonymous:
+    """As Flask-Login's and Django's users are for whom nobody has logged in."""
+
+    is_authenticated = False
 
 
 class Account:
@@ -137,6 +144,15 @@ def test_what_is_false_or_empty_is_a_no(
     assert answers(pusher, post, lambda: returned) == [403] * 5
     assert warnings_in(reasons) == []
     assert reasons.text.count(") returned ") + reasons.text.count("returned (") >= 5
+
+
+@pytest.mark.parametrize("returned", [Anonymous(), LocalProxy(Anonymous)])
+def test_a_user_who_is_not_authenticated_is_a_no(
+    pusher: Pusher, post: Post, reasons: pytest.LogCaptureFixture, returned: Any
+) -> None:
+    assert answers(pusher, post, lambda: returned) == [403] * 5
+    assert warnings_in(reasons) == []
+    assert reasons.text.count("Anonymous object at") >= 5
 
 
 @pytest.mark.parametrize("returned", [None, {}, LocalProxy(lambda: None), LocalProxy(dict)])
@@ -395,7 +411,10 @@ class Flag:
 
 @pytest.mark.parametrize(
     "consent",
-    [True, 1, 7.5, User(), object(), {"admin"}, frozenset({1}), {1: 2}.keys(), Flag()],
+    [
+        *(True, 1, 7.5, User(), object(), {"admin"}, frozenset({1}), {1: 2}.keys(), Flag()),
+        re.match("private-(.*)", "private-news"),
+    ],
 )
 def test_any_other_true_object_is_consent_and_no_data(
     app: Flask, pusher: Pusher, post: Post, consent: Any

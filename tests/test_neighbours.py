@@ -385,9 +385,7 @@ def test_a_dict_for_strangers_is_no_consent_and_no_user(
 def test_flask_logins_current_user_is_consent_when_it_is_a_user(
     app: Flask, pusher: Pusher, browser: FlaskClient
 ) -> None:
-    manager = LoginManager(app)
-    manager.user_loader(User)
-    manager.anonymous_user = lambda: None
+    LoginManager(app).user_loader(User)
     app.add_url_rule("/login", view_func=lambda: str(login_user(User("ana"))), methods=["POST"])
     pusher.auth(lambda channel_name, socket_id: current_user)
     pusher.init_app(app)

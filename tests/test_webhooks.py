@@ -505,10 +505,23 @@ class TestWhoIsTold:
         assert reasons.text.count(f"<lambda>() refused a webhook: {status} ") == 2
 
     def test_a_handler_may_answer_with_a_status_of_its_own(
-        self, pusher: Pusher, post_webhook: PostWebhook
+        self, pusher: Pusher, post_webhook: PostWebhook, reasons: pytest.LogCaptureFixture
     ) -> None:
         pusher.webhooks.cache(lambda: abort(503))
         assert post_webhook("/pusher/events/cache", webhook()).status_code == 503
+        assert "<lambda>() refused a webhook: it raised ServiceUnavailable.\n" in reasons.text
+
+    def test_so_may_an_exception_of_the_applications_own(
+        self,
+        app: Flask,
+        pusher: Pusher,
+        post_webhook: PostWebhook,
+        reasons: pytest.LogCaptureFixture,
+    ) -> None:
+        app.register_error_handler(KeyError, lambda error: ("no", 404))
+        pusher.webhooks.event("cache_miss")(lambda event: event["nothing"])
+        assert post_webhook("/pusher/events", webhook("cache_miss")).status_code == 404
+        assert "<lambda>() refused a webhook: it raised KeyError.\n" in reasons.text
 
 
 class TestExtraTokens:

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,24 @@ def test_nor_is_a_page_for_a_session_that_cannot_be_opened(
         assert (answer.status_code, answer.text) == (403, "This user may not do that.")
     assert post_webhook("/pusher/events/presence", BODY).status_code == 503
     assert told == []
+    for path in ("/", "/pusher/page.js"):
+        assert browser.get(path).text == LOGIN
+
+
+def test_nor_is_a_page_for_a_host_that_is_not_trusted(
+    app: Flask, told: list[str], post_webhook: PostWebhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    if tuple(map(int, version("flask").split(".")[:2])) < (3, 1):
+        pytest.skip("Flask has TRUSTED_HOSTS from 3.1 on")
+    app.config["TRUSTED_HOSTS"] = ["shop.example"]
+    app.register_error_handler(400, login_page)
+    browser = app.test_client()
+    for path in PAGES:
+        answer = ask(browser, path)
+        assert (answer.status_code, answer.text) == (403, "This user may not do that.")
+    assert post_webhook("/pusher/events/presence", BODY).status_code == 503
+    assert told == []
+    assert len(warnings_in(caplog)) == 3
     for path in ("/", "/pusher/page.js"):
         assert browser.get(path).text == LOGIN
 
