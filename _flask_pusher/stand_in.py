@@ -16,6 +16,8 @@ from _flask_pusher import rules
 class LogBackend:
     """``PUSHER_BACKEND = "log"``: sends nothing, and logs what it would send."""
 
+    sends_nothing = True
+
     def __init__(self, client: Any, app: Flask | None = None) -> None:
         self.client = client
         self.app = app

@@ -80,7 +80,7 @@ def local_server(
     """Start a Channels server for an application, in a background thread.
 
     It accepts connections when this returns. Until it is stopped, the application's client and
-    ``pusher_options()`` point at it. What it refuses is logged as warnings of the logger
+    ``pusher_options()`` point at it, whatever ``PUSHER_CLIENT_OPTIONS`` says of the address. What it refuses is logged as warnings of the logger
     ``flask_pusher.local``, everything else as information. In tests, it is a fixture::
 
         @pytest.fixture
@@ -116,7 +116,7 @@ def local_server(
     :raises OSError: the address cannot be listened on, because the port is in use for example, or
         the certificate cannot be read.
     :raises TypeError: an argument is of the wrong type.
-    :raises ValueError: an argument cannot be.
+    :raises ValueError: an argument cannot be, or ``PUSHER_BACKEND`` is ``"log"``.
     """
     limits: dict[str, Any] = {
         "webhook_delay": options.pause("webhook_delay", webhook_delay),
@@ -165,7 +165,7 @@ def serve(
         "without": options.features(without),
     }
     files = options.files(certificate, private_key)
-    host, port = options.place(options.client_of(app), host, port)
+    host, port = options.place(options.client_of(app)[0], host, port)
     stopped = threading.Event()
     with _on_signals(stopped.set), contextlib.closing(Console()) as console:
         report = ignore if quiet else console.show
@@ -204,7 +204,7 @@ class LocalServer:
         from .state import Credentials, Limits
         from .webhooks import parse_webhooks
 
-        self._client = client = options.client_of(app)
+        self._client, self._settings = client, settings = options.client_of(app)
         destinations = parse_webhooks(webhooks, app)
         credentials = Credentials(client.app_id, client.key, client.secret, client.path)
         tls = None if certificate is None else options.tls(*certificate)
@@ -219,8 +219,10 @@ class LocalServer:
         )
         self._address = (self.host, self.port, tls is not None)
         with _addresses:
-            self._address_before = client.address
-            client.address = self._address
+            self._address_before, client.address = client.address, self._address
+            # Those of the application may say where pages find the server that is used else.
+            self._options_before = given = settings.client_options
+            settings.client_options = {key: given[key] for key in given.keys() - options.WHERE}
             self._running: list[LocalServer] = app.extensions.setdefault("pusher_local", [])
             self._running.append(self)
 
@@ -254,7 +256,10 @@ class LocalServer:
         self._running.remove(self)
         if place < len(self._running):
             self._running[place]._address_before = self._address_before
-        elif self._client.address == self._address:
+            self._running[place]._options_before = self._options_before
+            return
+        self._settings.client_options = self._options_before
+        if self._client.address == self._address:
             self._client.address = self._address_before
 
     def _start(

@@ -25,6 +25,18 @@ FEATURES = {
 """What the hosted service does only for apps in whose settings it is switched on."""
 
 
+WHERE = frozenset({"cluster", "forceTLS", "wsHost", "wsPort", "wssPort", "wsPath"}) | frozenset(
+    {"httpHost", "httpPort", "httpsPort", "httpPath"}
+)
+"""The options of pusher-js that say where the server is."""
+
+
+class Settings(Protocol):
+    """What is used of the application's settings."""
+
+    client_options: Mapping[str, Any]
+
+
 class Client(Protocol):
     """What is used of the application's client."""
 
@@ -43,20 +55,25 @@ class Client(Protocol):
     def path(self) -> str: ...
 
 
-def client_of(app: Flask) -> Client:
+def client_of(app: Flask) -> tuple[Client, Settings]:
+    """An application's client, and its settings."""
     if not isinstance(app, Flask):
         raise TypeError(
             f"The local server takes the Flask application, as local_server(app), and not a"
             f" {type(app).__name__}"
         )
     try:
-        client: Client = app.extensions["flask_pusher"].client
+        binding = app.extensions["flask_pusher"]
     except KeyError:
         raise RuntimeError(
             f"The application {app.name!r} has no Flask-Pusher extension, so there are no"
             " credentials to serve. Did you forget to call 'init_app'?"
         ) from None
-    return client
+    if getattr(binding.client.http, "sends_nothing", False):
+        raise ValueError(
+            "PUSHER_BACKEND is 'log', by which nothing is sent, nor to a local server: leave it out"
+        )
+    return binding.client, binding.settings
 
 
 def import_the_extra() -> None:

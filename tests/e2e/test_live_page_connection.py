@@ -37,9 +37,10 @@ def live(
     make_app: Callable[..., Flask], serve: Serve, site: Site, new_tab: NewTab, cable: Cable
 ) -> Live:
     """An application whose pages reach the Channels server by the cable."""
-    app = make_app(PUSHER_CLIENT_OPTIONS={"wsPort": cable.port})
+    app = make_app()
     live = Live(app, Pusher(app), site, new_tab)
     serve(app)
+    app.extensions["flask_pusher"].settings.client_options = {"wsPort": cable.port}
     host, port, _ = app.extensions["pusher"].address
     cable.server = (host, port)
     return live
@@ -245,6 +246,33 @@ def test_after_the_server_has_disconnected_it(
         shown.append("new")
         server.disconnect()
         expect(tab.locator("b")).to_have_text("new", timeout=10_000)
+        tab.close()
+    site.wait_until_idle()
+
+
+@pytest.mark.parametrize("server", ["local"], indirect=True)
+@pytest.mark.parametrize("leaves", [True, False])
+def test_after_the_server_had_no_room_for_it(
+    make_app: Callable[..., Flask], site: Site, new_tab: NewTab, new_name: NewName, leaves: bool
+) -> None:
+    """Its answer to the subscription is an error, though the application has authorised it."""
+    app, room = make_app(), new_name("presence-room")
+    live = Live(app, Pusher(app), site, new_tab)
+    live.page("page", f'<p id="live" data-pusher="{room}"></p>', head=AT_ONCE, member={})
+    with local_server(app, members_per_channel=1):
+        site.application = app
+        first = live.open("page")
+        listens(first)
+        tab = live.open("page")
+        assert hears(tab, "pusher:subscription_error")["status"] == 4100
+        expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "connecting")
+        first.close()
+        if leaves:
+            tab.evaluate("live.remove()")
+            tab.wait_for_function("(name) => !Pusher.instances[0].channel(name)", arg=room)
+        else:
+            listens(tab)
+        assert tab.evaluate("errors") == []
         tab.close()
     site.wait_until_idle()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import re
 import resource
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,40 @@ def test_the_client_and_the_pages_point_at_the_server_while_it_runs(
         assert client.trigger("news", "e", {}) == {}
     assert client.address == before
     assert page_host() == "None"
+
+
+def test_what_the_application_says_of_where_pages_find_the_server_holds_again_afterwards(
+    make_app: Callable[..., Flask],
+) -> None:
+    address = {"wsHost": "channels.example.com", "wssPort": 443, "forceTLS": True}
+    app = make_app(PUSHER_CLIENT_OPTIONS={**address, "activityTimeout": 1000})
+    Pusher(app)
+
+    def options() -> dict[str, Any]:
+        with app.test_request_context():
+            found = json.loads(render_template_string("{{ pusher_options()|tojson }}"))
+        return {name: found[name] for name in (*address, "activityTimeout")}
+
+    before = options()
+    assert before == {**address, "activityTimeout": 1000}
+    servers = [local_server(app), local_server(app)]
+    for server in reversed(servers):
+        here = {"wsHost": server.host, "wssPort": server.port, "forceTLS": False}
+        assert options() == {**here, "activityTimeout": 1000}
+        server.stop()
+    assert options() == before
+    with local_server(app) as first, local_server(app):
+        first.stop()
+        assert options()["wsHost"] == "127.0.0.1"
+    assert options() == before
+
+
+def test_where_nothing_is_sent_it_is_an_error_that_says_so() -> None:
+    app = Flask("an_app")
+    app.config["PUSHER_BACKEND"] = "log"
+    Pusher(app)
+    with pytest.raises(ValueError, match="PUSHER_BACKEND is 'log', by which nothing is sent"):
+        local_server(app)
 
 
 def test_stopping_twice_is_stopping_once(app: Flask, client: Client) -> None:

@@ -56,7 +56,6 @@ ben = open_tab("/documents/7/edit?user=ben")
 ben.shows("ana is editing this.")
 ben.has("""document.querySelector('#lock[data-pusher-state="live"]')""")
 ben.fill("Text", "unsaved")
-locks[7] = "ana", 0  # she has had it for long
 ana.do(lambda page: page.goto("about:blank"))
 ben.has("""document.querySelector("button")?.textContent === "Save" """)
 assert ben.evaluate("""document.querySelector("textarea").value""") == "unsaved"
