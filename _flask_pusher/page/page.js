@@ -22,7 +22,6 @@
   const link = (href) => Object.assign(document.createElement("a"), { href });
   const isHere = (url) => link(url).origin === location.origin;
 
-  // For htmx.
   const soon = (place, delay) => (place.timer ??= setTimeout(stale, delay || 50, place));
   const tell = ({ element }, name, detail) => element.dispatchEvent(new CustomEvent(name, { detail }));
   const pause = (tries) => Math.min(60, 2 ** tries) * 500 * (1 + Math.random());
@@ -42,8 +41,6 @@
     write(element.dataset, "pusherState", isRefused || channels.some((one) => one.isRefused) ? "refused" : state);
   }
 
-  // -- Elements --
-
   function look() {
     if (document.querySelector(":root[data-turbo-preview]")) return;
     const found = new Set(document.querySelectorAll(LIVE));
@@ -60,7 +57,7 @@
   function follow(now = null) {
     if (user !== undefined && user !== now) {
       pusher.user.signin_requested = false;
-      pusher.disconnect(); // ends what was granted
+      pusher.disconnect();
       pusher.connect();
       if (now) pusher.signin();
     }
@@ -88,12 +85,14 @@
     places.delete(element);
   }
 
-  // -- Channels --
-
   function connect() {
     try {
       const { key, options } = document.querySelector("script[data-options]").dataset;
       pusher = Pusher.instances.find((one) => one.key === key) ?? new Pusher(key, JSON.parse(options));
+      for (const name of ["userAuthenticator", "channelAuthorizer"]) {
+        const ask = pusher.config[name]; // if not late
+        pusher.config[name] = (about, done) => ask(about, (...answer) => about.socketId === pusher.connection.socket_id && done(...answer));
+      }
       pusher.connection.bind("state_change", turn);
       pusher.connection.bind("error", ({ error }) => {
         if (/^40..$/.test(error?.data?.code)) say(`${error.data.code} ${error.data.message}. See 'flask pusher check'.`);
@@ -195,7 +194,6 @@
     refresh(place);
   }
 
-  /** Shown, or online. */
   function wake({ persisted }) {
     if (document.hidden || persisted === false) return;
     if (pusher?.connection.state === "disconnected") pusher.connect();
@@ -203,8 +201,6 @@
     sources.forEach((source) => (source.notBefore = 0));
     places.forEach((place) => stale(Object.assign(place, { isRefused: false })));
   }
-
-  // -- URLs --
 
   function refresh({ url, isRefused }, delay = 0) {
     if (!url || isRefused) return;
@@ -241,7 +237,7 @@
 
   function take(source, { status, headers }, text) {
     const isPage = status === 200 && headers.get("Content-Type")?.startsWith("text/html");
-    const isFinal = [0, 200, 204, 401, 403, 404, 410].includes(status);
+    const isFinal = /^(0|20[04]|40[134]|410)$/.test(status);
     if (isFinal) source.tries = 0;
     else Object.assign(source, { due: 0, notBefore: Date.now() + pause(++source.tries) });
     if (source.tries === 1) console.warn(`Flask-Pusher: ${source.url} is not shown: ${status || "no answer"}. See the server's log.`);
@@ -261,12 +257,11 @@
 
   const html = (element) => element.innerHTML.replace(/ data-pusher-state="\w+"/g, "");
 
-  // May throw.
   async function swap(place, text) {
     const { element } = place;
     if (place.shown === text + html(element)) return;
-    const isPage = /<(!doctype|html)[\s>]/i.test(text);
-    const template = document.createElement("template"); // takes rows
+    const isPage = /<(!doctype )?html[\s>]/i.test(text);
+    const template = document.createElement("template");
     template.innerHTML = text;
     const content = isPage ? new DOMParser().parseFromString(text, "text/html") : template.content;
     const own = content.querySelector(`[id="${CSS.escape(element.getAttribute("id"))}"]:not([data-pusher-off] *)`);
@@ -284,10 +279,11 @@
       beforeNodeMorphed: (old, fresh) => !touched.includes(old) && !(places.get(old)?.isFilled && isSame(old, fresh)),
       beforeAttributeUpdated: (name) => name !== "open" && name !== "data-pusher-state",
     };
+    const chosen = touched.filter((one) => one.checked);
     Idiomorph.morph(element, content, { morphStyle: "innerHTML", callbacks });
+    for (const one of chosen) one.checked = true;
   }
 
-  /** Changed by a user. */
   function isTouched(old) {
     if (!old.matches("input, textarea, select")) return old.isContentEditable;
     if (old === document.activeElement || old.checked !== old.defaultChecked) return true;
@@ -296,8 +292,6 @@
     if (old.options) return [...old.options].some((one, at) => one.selected !== fresh.options[at].selected);
     return old.value !== Object.assign(fresh, { value: old.defaultValue }).value;
   }
-
-  // -- Members --
 
   function showMembers(element, members) {
     const template = element.querySelector("template");
@@ -346,7 +340,6 @@
   for (const name of ["htmx:afterRequest", "htmx:after:request", "turbo:before-fetch-response"])
     addEventListener(name, () => sources.forEach((source) => (source.isOld = source.isLoading)));
   for (const name of ["visibilitychange", "pageshow", "online"]) addEventListener(name, wake, true);
-  // After the page's.
   if (document.readyState === "complete") start();
   for (const name of ["DOMContentLoaded", "load"]) addEventListener(name, start);
 })();

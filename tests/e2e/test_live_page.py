@@ -739,11 +739,45 @@ def test_a_script_of_the_page_may_have_a_constant_of_any_name(
     expect(tab.locator("b")).to_have_text("1")
 
 
-def test_a_custom_element_that_begins_like_a_page_is_none(live: Live, channel: str) -> None:
-    live.view("rows", "<html-view>new</html-view>")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<html-view>new</html-view>",
+        '<?xml version="1.0"?><!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "svg11.dtd"><b>new</b>',
+    ],
+)
+def test_a_fragment_may_begin_like_a_page(live: Live, channel: str, content: str) -> None:
+    """By an element of the application's own, or the file of a picture."""
+    live.view("rows", content)
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
     tab = live.open("page")
-    expect(tab.locator("html-view")).to_have_text("new")
+    expect(tab.locator("#live > *")).to_have_text("new")
+
+
+def test_a_radio_button_that_was_chosen_stays_when_the_servers_choice_changes(
+    live: Live, channel: str
+) -> None:
+    chosen = ["a"]
+
+    def rows() -> str:
+        return (
+            "".join(
+                f'<input type="radio" name="size" value="{one}" {"checked" * (one == chosen[0])}>'
+                for one in "abc"
+            )
+            + f"<b>{chosen[0]}</b>"
+        )
+
+    live.view("rows", rows)
+    live.page("page", f'<form id="live" data-pusher="{channel}" data-pusher-src="rows"></form>')
+    tab = live.open("page")
+    tab.locator("[value=b]").check()
+    listens(tab)
+    chosen[0] = "c"
+    live.trigger(channel, "changed")
+    expect(tab.locator("b")).to_have_text("c")
+    expect(tab.locator("[value=b]")).to_be_checked()
+    assert no_error(tab)
 
 
 def test_a_form_may_have_a_field_of_any_name(live: Live, channel: str) -> None:

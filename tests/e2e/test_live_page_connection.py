@@ -7,17 +7,19 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 
 from flask_pusher import Pusher, local_server
 
+from . import WAIT_SECONDS
 from .cable import Cable
 from .conftest import BROWSER_ARGUMENTS, CDN, NewName, NewTab, Serve
-from .live import Live, console, hears, hide, listens, until
+from .live import Live, console, heard, hears, hide, listens, until
 from .servers import Site
 from .tools import find_chromium
 
@@ -273,6 +275,55 @@ def test_after_the_server_had_no_room_for_it(
         else:
             listens(tab)
         assert tab.evaluate("errors") == []
+        tab.close()
+    site.wait_until_idle()
+
+
+@pytest.mark.parametrize("server", ["local"], indirect=True)
+@pytest.mark.parametrize("answer", [None, ("no", 403)], ids=["yes", "no"])
+@pytest.mark.parametrize("path", ["/pusher/auth", "/pusher/user-auth"])
+def test_an_answer_for_the_connection_before_counts_no_more(
+    make_app: Callable[..., Flask],
+    site: Site,
+    new_tab: NewTab,
+    new_name: NewName,
+    channel: str,
+    path: str,
+    answer: Any,
+) -> None:
+    app = make_app()
+    live = Live(app, Pusher(app), site, new_tab)
+
+    def hold_the_first() -> Any:
+        if request.path == path and not live.page_is_asked.is_set():
+            live.page_is_asked.set()
+            assert live.may_answer.wait(WAIT_SECONDS)
+            return answer
+        return None
+
+    live.before = hold_the_first
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-user="{{{{ user }}}}"></p>',
+        head=AT_ONCE,
+        user=new_name("user"),
+    )
+    with local_server(app) as server:
+        site.application = app
+        tab = new_tab()
+        lines = console(tab)
+        live.open("page", tab)
+        assert live.page_is_asked.wait(WAIT_SECONDS)
+        server.disconnect()
+        listens(tab)
+        with tab.expect_response(f"**{path}"):
+            live.may_answer.set()
+        live.trigger(channel, "changed")
+        hears(tab, "pusher:changed")
+        tab.wait_for_timeout(200)
+        listens(tab)
+        assert "pusher:refused" not in [name for name, _ in heard(tab)]
+        assert lines == []
         tab.close()
     site.wait_until_idle()
 
