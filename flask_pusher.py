@@ -46,7 +46,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, overload
 from uuid import UUID
 
-from flask import Flask, has_app_context
+from flask import Flask, current_app, has_app_context
 from pusher.errors import PusherError
 from pusher.signature import sign
 
@@ -178,12 +178,14 @@ class Pusher:
         :raises RuntimeError: outside an application context, or in one of an application that
             this extension was not given.
         """
-        client: Client = routes.of_current_app("pusher")
+        client: Client = self._binding and routes.of_current_app("pusher")
         return client
 
     @property
     def _binding(self) -> routes.Binding:
         binding: routes.Binding = routes.of_current_app("flask_pusher")
+        if binding.handlers is not self._handlers:
+            raise RuntimeError(f"{current_app.name!r} was given another Pusher: use that one.")
         return binding
 
     @property
@@ -210,7 +212,7 @@ class Pusher:
 
         The handler is given the channel's name and the socket id, both text. It returns whether
         the user of this request may subscribe: True, or an object that is, such as a user, if
-        its ``is_authenticated`` is not False; but never what a view could answer with, text, a
+        its ``is_authenticated`` is not false; but never what a view could answer with, text, a
         dict, a list, a tuple, a response. Of status 400 or more that is the answer, as with
         ``abort()``, and else a refusal::
 

@@ -7,7 +7,7 @@ it returned                                means
 =========================================  =====================================================
 ``False``, ``None``, what is empty or 0,   no
 a user whose ``is_authenticated`` is
-``False``, as Flask-Login's anonymous one
+false, as Flask-Login's anonymous one
 what a view could answer with: text,       never consent. Of status 400 or more it is the answer;
 bytes, a dict, a list, a tuple, a          else 403, and a warning that says what to return. For
 response, an exception of Werkzeug's       ``channel_data`` and ``user_auth`` a dict is the data
@@ -178,7 +178,7 @@ class Authorisation:
         if wanted is _A_DICT and (returned is None or _is_mapping(returned)):
             return None if returned is None else dict(returned)
         name = name_of(found.handler)
-        if not returned or getattr(returned, "is_authenticated", True) is False:
+        if not returned or not getattr(returned, "is_authenticated", True):
             forgotten = " Is a return missing?" if returned is None else ""
             _forbid(f"{name}() returned {returned!r:.100} for {arguments[0]!r}.{forgotten}")
         kind = type(returned).__name__

@@ -51,7 +51,9 @@ def check(webhook_url: str | None) -> None:
     binding: Binding = current_app.extensions["flask_pusher"]
     for key, value in _in_force(binding):
         click.echo(f"{key:38}{value}")
-    with current_app.test_request_context():
+    trusted = current_app.config.get("TRUSTED_HOSTS") or [""]
+    host = {"HTTP_HOST": trusted[0].lstrip(".")} if trusted[0] else {}
+    with current_app.test_request_context(environ_overrides=host):
         _show_declared(binding)
         options = json.dumps(binding.templates.pusher_options())
     click.echo(f"A page does: new Pusher({json.dumps(binding.client.key)}, {options})")

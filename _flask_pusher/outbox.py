@@ -263,9 +263,7 @@ class Outboxes:
             with context_for(self.app):
                 self.app.ensure_sync(handler)([dict(event.wire) for event in events])
         except Exception:
-            self.app.logger.exception(
-                "@pusher.hand_over raised an exception: the publisher takes the events."
-            )
+            self.app.logger.exception("@pusher.hand_over raised: the publisher takes the events.")
             return False
         finally:
             _is_handing_over.reset(token)
@@ -341,7 +339,7 @@ class Outbox:
         a thread that inherited that, and in a copy, another context may have begun."""
         if self.context is None:
             return False
-        if not self.is_closed and self._thread == threading.get_ident():
+        if self._is_open and self._thread == threading.get_ident():
             return True
         return has_app_context() and self.context() is g._get_current_object()
 

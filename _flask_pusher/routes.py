@@ -98,7 +98,7 @@ def _add_routes(state: BlueprintSetupState) -> None:
     hosts = _hosts(app)
 
     def route(path: str, endpoint: str, view: Callable[[], Any], method: str = "POST") -> None:
-        noted = _noted(view)
+        noted = _noted(view, endpoint)
         for host in hosts:
             state.add_url_rule(path, endpoint, noted, methods=[method], **host)
 
@@ -125,7 +125,7 @@ _IS_FOR_PAGE = {"pusher.auth": True, "pusher.user_auth": True, "pusher.events": 
 _IS_FOR_PAGE.update({f"pusher.{group}_event": False for group in rules.WEBHOOK_GROUPS})
 
 
-def _noted(view: Callable[[], Any]) -> Callable[..., Response]:
+def _noted(view: Callable[[], Any], endpoint: str) -> Callable[..., Response]:
     """The view, which leaves word that it was asked, and of its answer."""
 
     def noted(**_host: str) -> Response:
@@ -133,6 +133,7 @@ def _noted(view: Callable[[], Any]) -> Callable[..., Response]:
         answer = request.environ[_ANSWER] = current_app.make_response(view())
         return answer
 
+    noted.__name__ = noted.__qualname__ = endpoint  # by which others know it: to exempt it, say
     return noted
 
 
@@ -203,7 +204,6 @@ def _hosts(app: Flask) -> list[dict[str, Any]]:
 def _at_the_same_host(endpoint: str, values: dict[str, Any]) -> None:
     if endpoint.startswith("pusher.") and has_request_context():
         adapter = current_app.create_url_adapter(request)
-        is_by_host = current_app.url_map.host_matching
-        host = request.host if is_by_host else adapter and adapter.subdomain
+        host = request.host if current_app.url_map.host_matching else adapter and adapter.subdomain
         if host:
             values.setdefault(_HOST, host)

@@ -101,9 +101,7 @@ def _host(value: Any) -> str:
         return host
     from ipaddress import IPv6Address
 
-    address = host.strip("[]")
-    IPv6Address(address)  # which raises, or it is one
-    return f"[{address}]"  # as URLs have it
+    return f"[{IPv6Address(host.strip('[]'))}]"  # as URLs have it; or it is none, which raises
 
 
 def _flag(value: Any) -> bool:

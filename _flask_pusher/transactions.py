@@ -43,9 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, ExceptionContext
     from sqlalchemy.orm import Session, SessionTransaction
 
-_begun_here: ContextVar[tuple[ref[SessionTransaction], ...]] = ContextVar(
-    "flask_pusher_transactions", default=()
-)
+_begun_here: ContextVar[tuple[ref[Any], ...]] = ContextVar("flask_pusher_begun", default=())
 """The transactions, savepoints apart, that began in this context; they may have ended."""
 
 _IN_ERROR = 3

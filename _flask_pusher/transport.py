@@ -402,7 +402,7 @@ def in_words(  # noqa: C901 - each cause has its words
         happened, look = "nothing listens there", "Are PUSHER_HOST and PUSHER_PORT right?"
         if is_loopback(host):
             look = "Is the local server running? 'flask pusher serve' starts it."
-    elif _timed_out(causes) or found(requests.Timeout):
+    elif _timed_out(causes) or found(requests.Timeout, TimeoutError):
         happened = f"it took longer than {timeout:g} seconds"
         look = "PUSHER_TIMEOUT is how long to wait."
     elif _broke(causes) or found(ConnectionError):
@@ -420,7 +420,7 @@ def in_words(  # noqa: C901 - each cause has its words
 
 
 def _timed_out(causes: list[BaseException]) -> bool:
-    if any(isinstance(one, requests.ConnectTimeout) for one in causes):
+    if any(type(one).__name__ in ("ConnectTimeout", "ConnectionTimeoutError") for one in causes):
         return False
     return any("Timeout" in type(one).__name__ or isinstance(one, TimeoutError) for one in causes)
 

@@ -6,6 +6,7 @@ import hmac
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import chain
 from typing import Any, NoReturn, TypeVar, overload
@@ -175,7 +176,9 @@ class WebhookViews:
         if pattern is None:
             return {}
         match = pattern.compile(self.app.url_map).match
-        return match(channel) if rules.is_channel_name(channel) else None
+        with suppress(HTTPException):  # of a converter that finds no such row
+            return match(channel) if rules.is_channel_name(channel) else None
+        return None
 
     def _verified_events(self, group: str | None) -> list[dict[str, Any]]:
         try:

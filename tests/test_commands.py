@@ -43,6 +43,15 @@ def run(app: Flask, api: Any) -> Run:
 
 
 class TestCheck:
+    def test_it_asks_for_the_routes_at_a_host_that_is_trusted(
+        self, app: Flask, api: Any, run: Run
+    ) -> None:
+        app.config["TRUSTED_HOSTS"] = [".example.com"]
+        api.answers.append((200, '{"channels": {}}'))
+        result = run("check")
+        assert result.exit_code == 0
+        assert "http://YOUR-SITE/pusher/auth" in result.output
+
     def test_it_shows_what_is_in_force_and_that_the_server_accepts_it(
         self, app: Flask, api: Any, run: Run
     ) -> None:

@@ -44,7 +44,8 @@ class User:
 class Anonymous:
     """As Flask-Login's and Django's users are for whom nobody has logged in."""
 
-    is_authenticated = False
+    def __init__(self, is_authenticated: Any = False) -> None:
+        self.is_authenticated = is_authenticated
 
 
 class Account:
@@ -146,7 +147,9 @@ def test_what_is_false_or_empty_is_a_no(
     assert reasons.text.count(") returned ") + reasons.text.count("returned (") >= 5
 
 
-@pytest.mark.parametrize("returned", [Anonymous(), LocalProxy(Anonymous)])
+@pytest.mark.parametrize(
+    "returned", [Anonymous(), Anonymous(None), Anonymous(""), LocalProxy(Anonymous)]
+)
 def test_a_user_who_is_not_authenticated_is_a_no(
     pusher: Pusher, post: Post, reasons: pytest.LogCaptureFixture, returned: Any
 ) -> None:

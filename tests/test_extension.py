@@ -184,6 +184,16 @@ def test_the_types_of_every_public_name_can_be_asked_for(name: str) -> None:
     get_type_hints(public_functions()[name])
 
 
+USES: list[Callable[[Pusher], Any]] = [
+    lambda pusher: pusher.client,
+    lambda pusher: pusher.trigger("news", "flash", {}),
+    lambda pusher: pusher.defer("news", "flash", {}),
+    lambda pusher: pusher.sign_webhook(""),
+    lambda pusher: pusher.publish([]),
+    lambda pusher: pusher.record_events().__enter__(),
+]
+
+
 class TestMistakes:
     @pytest.mark.parametrize("arguments", [("a-key",), ("1", "a-key"), (5,)])
     def test_credentials_as_arguments_are_told_where_they_go(
@@ -218,16 +228,15 @@ class TestMistakes:
         ):
             Pusher(url_prefix=prefix)
 
-    @pytest.mark.parametrize(
-        "use",
-        [
-            lambda pusher: pusher.client,
-            lambda pusher: pusher.trigger("news", "flash", {}),
-            lambda pusher: pusher.defer("news", "flash", {}),
-            lambda pusher: pusher.sign_webhook(""),
-            lambda pusher: pusher.publish([]),
-        ],
-    )
+    @pytest.mark.parametrize("use", USES)
+    def test_an_application_of_another_is_told(
+        self, app: Flask, pusher: Pusher, use: Callable[[Pusher], Any]
+    ) -> None:
+        told = f"'{app.name}' was given another Pusher: use that one"
+        with app.app_context(), pytest.raises(RuntimeError, match=told):
+            use(Pusher())
+
+    @pytest.mark.parametrize("use", USES)
     def test_an_application_without_init_app_is_told(self, use: Callable[[Pusher], Any]) -> None:
         told = r"'bare' has no Pusher: call init_app\(app\)"
         with Flask("bare").app_context(), pytest.raises(RuntimeError, match=told):

@@ -114,7 +114,7 @@ def test_where_it_raises_the_publisher_takes_the_events(
     answer.close()
     publisher().flush()
     assert api.events == [("a", "one", {"n": 1})]
-    assert "@pusher.hand_over raised an exception" in caplog.text
+    assert "@pusher.hand_over raised: the publisher takes the events" in caplog.text
     assert "no broker" in caplog.text
 
 

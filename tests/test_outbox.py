@@ -1157,6 +1157,27 @@ class TestForkedProcesses:
         browser.get("/").close()
         assert names(api) == ["child's"]
 
+    def test_a_context_of_a_childs_own_decides_there_whoever_forked_it(
+        self, app: Flask, pusher: Pusher, browser: FlaskClient, api: Any
+    ) -> None:
+        def fail() -> None:
+            with app.app_context():
+                pusher.defer("a", "of a job that fails", {})
+                raise ValueError
+
+        def succeed() -> None:
+            with app.app_context():
+                pusher.defer("a", "of a job", {})
+
+        @app.get("/")
+        def view() -> str:
+            self.in_a_child(fail)
+            self.in_a_child(succeed)
+            return ""
+
+        browser.get("/").close()
+        assert names(api) == ["of a job"]
+
     @pytest.mark.parametrize("way", ["defer", "defer_in_a_context"])
     def test_what_a_child_of_a_command_defers_leaves_and_no_event_of_its_parent_does(
         self, app: Flask, api: Any, request: pytest.FixtureRequest, way: str

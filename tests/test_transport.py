@@ -1001,6 +1001,25 @@ def test_a_connection_that_is_not_taken_in_time_is_told_and_may_be_tried_again(
     assert not raised.value.timed_out
 
 
+@pytest.mark.parametrize("name", ["ConnectTimeout", "ConnectionTimeoutError"])
+def test_nor_is_one_of_another_library_a_call_that_was_taken(
+    client_of: ClientOf, name: str
+) -> None:
+    """That of httpx, and that of aiohttp."""
+    kind = type(name, (TimeoutError,), {})
+
+    class Other:
+        def __init__(self, client: Any) -> None:
+            pass
+
+        def send_request(self, request: Any) -> Any:
+            raise kind("too long")
+
+    with pytest.raises(NoAnswer, match=r"it took longer than 5 seconds") as raised:
+        publish(client_of(PUSHER_BACKEND=Other))
+    assert not raised.value.timed_out
+
+
 def test_a_connection_that_breaks_is_told(
     client_of: ClientOf, scripted: Callable[..., Scripted], backend: Any
 ) -> None:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from flask import Flask
+from flask import Flask, abort
+from werkzeug.routing import BaseConverter
 
 from flask_pusher import Pusher
 
@@ -73,6 +74,23 @@ class TestPatterns:
         body = {"time_ms": time.time_ns() // 10**6, "events": [event]}
         assert post_webhook("/pusher/events", body).status_code == 200
         assert boards == told
+
+    def test_a_converter_that_finds_no_row_keeps_no_other_handler_from_being_called(
+        self, app: Flask, post_webhook: PostWebhook
+    ) -> None:
+        class Board(BaseConverter):
+            def to_python(self, value: str) -> Any:
+                return value if value == "1" else abort(404)
+
+        app.url_map.converters["board"] = Board
+        pusher, told = Pusher(), []
+        pusher.webhooks.event("cache_miss")(lambda event: told.append(event["channel"]))
+        pattern = pusher.webhooks.event("cache_miss", "cache-<board:board>")
+        pattern(lambda event, board: told.append(board))
+        pusher.init_app(app)
+        body = {"events": [{"name": "cache_miss", "channel": f"cache-{n}"} for n in "12"]}
+        assert post_webhook("/pusher/events", body).status_code == 200
+        assert told == ["cache-1", "1", "cache-2"]
 
     def test_any_kind_of_channel_may_be_asked_for(
         self, pusher: Pusher, post_webhook: PostWebhook

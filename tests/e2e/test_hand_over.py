@@ -392,7 +392,7 @@ def test_without_the_broker_the_publisher_takes_over(
     assert deployment.post() == 200
     wait_for(lambda: deployment.service.events, "the event")
     assert deployment.service.events == [SHIPPED]
-    assert "@pusher.hand_over raised an exception" in deployment.log("web")
+    assert "@pusher.hand_over raised: the publisher takes the events" in deployment.log("web")
 
 
 def test_what_waits_is_json_and_encrypted_where_the_channel_is(deployment: Deployment) -> None:
