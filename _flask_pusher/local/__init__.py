@@ -80,8 +80,9 @@ def local_server(
     """Start a Channels server for an application, in a background thread.
 
     It accepts connections when this returns. Until it is stopped, the application's client and
-    ``pusher_options()`` point at it, whatever ``PUSHER_CLIENT_OPTIONS`` says of the address. What it refuses is logged as warnings of the logger
-    ``flask_pusher.local``, everything else as information. In tests, it is a fixture::
+    ``pusher_options()`` point at it, whatever ``PUSHER_CLIENT_OPTIONS`` says of the address. What
+    it refuses is logged as warnings of the logger ``flask_pusher.local``, everything else as
+    information. In tests, it is a fixture::
 
         @pytest.fixture
         def channels(app):
