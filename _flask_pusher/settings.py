@@ -101,7 +101,7 @@ def _host(value: Any) -> str:
         return host
     from ipaddress import IPv6Address
 
-    return f"[{IPv6Address(host.strip('[]'))}]"  # as URLs have it; or it is none, which raises
+    return f"[{IPv6Address(found := host.strip('[]')) and found}]"  # or it is none, and raises
 
 
 def _flag(value: Any) -> bool:
