@@ -318,6 +318,7 @@ class TestRefusals:
     ) -> None:
         assert post(channel_name=channel).status_code == 404
 
+    @pytest.mark.usefixtures("no_collection")
     @pytest.mark.parametrize(
         "body",
         [b"[]", b"5", b"null", b'"x"', b"{", b"", b"\xff\xfe", b"[" * 5000, b'{"a":' * 100000],

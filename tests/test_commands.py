@@ -479,6 +479,7 @@ class TestTrigger:
         assert (result.exit_code, len(api.calls)) == (1, 1)
         assert result.output.endswith("refuses: PusherForbidden: over quota\n")
 
+    @pytest.mark.usefixtures("no_collection")
     @pytest.mark.parametrize(
         "data",
         ['{"n": 1', "[1,", "[NaN]", '{"n": -Infinity}', '"text', "{'n': 1}", " {", "[" * 100_000],

@@ -210,6 +210,7 @@ def test_any_json_is_answered(shop: Shop, path: str, value: Any) -> None:
     assert shop.agreed == set()
 
 
+@pytest.mark.usefixtures("no_collection")
 @given(
     st.sampled_from(PATHS),
     st.sampled_from(METHODS),
@@ -282,6 +283,7 @@ webhook_bodies = st.one_of(
 )
 
 
+@pytest.mark.usefixtures("no_collection")
 @given(st.sampled_from(PATHS[2:]), webhook_bodies)
 @example("/pusher/events", b"[]")
 @example("/pusher/events", b"5")

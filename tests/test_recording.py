@@ -171,6 +171,7 @@ def test_inner_recordings_answer_before_outer_ones(
         assert client.channel_info("a", INFO)["subscription_count"] == 1
 
 
+@pytest.mark.usefixtures("no_collection")
 def test_an_event_that_is_too_deep_to_decode_is_recorded_as_text(
     app: Flask, pusher: Pusher, client: Client
 ) -> None:

@@ -900,6 +900,7 @@ def test_a_proxy_of_the_settings_is_asked_for_any_address(
 # -- Answers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("body", "found"),
     [

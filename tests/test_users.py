@@ -150,6 +150,7 @@ class TestUsers:
         pusher.user_auth(lambda socket_id: {"id": 7})
         assert sign_in(socket_id=socket_id).status_code == 400
 
+    @pytest.mark.usefixtures("no_collection")
     @pytest.mark.parametrize("body", [b"[]", b"5", b"[" * 5000, b"\xff", b""])
     def test_json_that_is_no_object_is_400(
         self, pusher: Pusher, browser: FlaskClient, body: bytes
@@ -197,6 +198,7 @@ class TestUsers:
 class TestSocketId:
     """The connection of the page that sent a request."""
 
+    @pytest.mark.usefixtures("no_collection")
     @pytest.mark.parametrize(
         ("sent", "socket_id"),
         [

@@ -125,6 +125,7 @@ class TestWhatIsBelieved:
         answer = browser.post("/pusher/events", data=reordered, headers=headers)
         assert answer.status_code == 403
 
+    @pytest.mark.usefixtures("no_collection")
     @pytest.mark.parametrize(
         "body",
         [

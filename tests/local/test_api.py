@@ -159,6 +159,7 @@ def test_an_event_at_the_limit_is_sent(
     browser.expect(wanted)
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("body", "words"),
     [

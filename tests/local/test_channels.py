@@ -160,6 +160,7 @@ def test_a_signature_by_another_secret_is_told_apart(
         assert sign(text) not in reason
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("channel_data", "words"),
     [

@@ -163,6 +163,7 @@ def test_the_times_are_those_that_were_asked_for(app: Flask, connect: Connect) -
         assert browser.expect_closed().code == 4201
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
