@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ NOTE = """
 """Notes what is dispatched on elements, by their id, and what goes wrong in the page."""
 
 View = Callable[[], Any]
+_numbers = itertools.count(1)
 
 
 class Live:
@@ -58,7 +60,10 @@ class Live:
         self._views: dict[str, View] = {}
         self._new_tab = new_tab
         self._lock = threading.Lock()
-        app.add_url_rule("/live/<path:path>", "live", self._answer, methods=["GET", "POST"])
+        # A tab of an earlier test may have asked for something that only comes now.
+        self.root = f"/live/{next(_numbers)}"
+        rule = f"{self.root}/<path:path>"
+        app.add_url_rule(rule, "live", self._answer, methods=["GET", "POST"])
         app.before_request(lambda: self.before())
         app.after_request(self._add_headers)
         pusher.auth(lambda channel_name, socket_id: "refused" not in channel_name)
@@ -109,7 +114,7 @@ class Live:
     def open(self, path: str, tab: Tab | None = None) -> Tab:
         tab = tab or self._new_tab()
         tab.add_init_script(NOTE)
-        tab.goto(f"{self.site.url}/live/{path}")
+        tab.goto(f"{self.site.url}{self.root}/{path}")
         return tab
 
     def trigger(self, channel: str, event: str, data: Any = None) -> None:

@@ -286,6 +286,7 @@ def test_an_event_that_comes_while_a_refusal_is_under_way_asks_no_more(
     live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>')
     tab = live.open("page")
     live.wait_for_times("rows", 1)
+    listens(tab)
     live.trigger(channel, "changed")
     hears(tab, "pusher:changed")
     may_answer.set()
@@ -468,7 +469,8 @@ def test_a_refusal_is_told_and_nothing_is_fetched_until_the_page_is_shown(
     live.open("page", tab)
     assert hears(tab, "pusher:refused") == {"status": status}
     until(lambda: len(lines) == 1, "a line", tab)
-    assert f"/live/rows is not shown: {status or 'a redirect'}, or no HTML of this id" in lines[0]
+    told = f"{live.root}/rows is not shown: {status or 'a redirect'}, or no HTML of this id"
+    assert told in lines[0]
     expect(tab.locator("#live")).to_have_text("old")
     expect(tab.locator("#live")).to_have_attribute("data-pusher-state", "refused")
     assert live.times("login") == 0
@@ -522,7 +524,7 @@ def test_fetches_that_fail_are_told_by_one_line_until_one_succeeds(
     expect(tab.locator("#live b")).to_have_text("2")
     until(lambda: len(lines) == 2, "a line", tab)
     for line in lines:
-        assert f"{live.site.url}/live/rows is not shown: 500. See the " in line
+        assert f"{live.site.url}{live.root}/rows is not shown: 500. See the " in line
     assert no_error(tab)
 
 
@@ -558,7 +560,7 @@ def test_a_view_that_hangs_is_given_up(live: Live, channel: str, new_tab: NewTab
     hung.set()
     assert hears(tab, "pusher:failed") == {}
     assert len(lines) == 1
-    assert "/live/rows is not shown: no answer." in lines[0]
+    assert f"{live.root}/rows is not shown: no answer." in lines[0]
 
 
 def test_another_origin_is_not_asked(live: Live, channel: str) -> None:
