@@ -26,6 +26,9 @@ NOTE = """
     globalThis.errors = [];
     addEventListener("error", (event) => errors.push(event.message));
     addEventListener("unhandledrejection", (event) => errors.push(String(event.reason)));
+    for (const name of ["visibilitychange", "online"]) {
+        addEventListener(name, (event) => event.isTrusted && event.stopImmediatePropagation(), true);
+    }
     const dispatch = EventTarget.prototype.dispatchEvent;
     EventTarget.prototype.dispatchEvent = function (event) {
         if (event.type.startsWith("pusher:")) {
@@ -34,7 +37,8 @@ NOTE = """
         return dispatch.call(this, event);
     };
 """
-"""Notes what is dispatched on elements, by their id, and what goes wrong in the page."""
+"""Notes what is dispatched on elements, by their id, and what goes wrong in the page. When it is
+shown and online is its test's to say, and not the browser's."""
 
 View = Callable[[], Any]
 _numbers = itertools.count(1)
