@@ -329,7 +329,12 @@ def test_an_answer_for_the_connection_before_counts_no_more(
 
 
 def test_after_the_browsers_own_back(
-    live: Live, shown: list[str], chromium: Browser, channel: str, new_tab: NewTab
+    live: Live,
+    shown: list[str],
+    cable: Cable,
+    chromium: Browser,
+    channel: str,
+    new_tab: NewTab,
 ) -> None:
     live.page(
         "page",
@@ -347,8 +352,10 @@ def test_after_the_browsers_own_back(
         tab.locator("a").click()
         expect(tab.locator("p")).to_have_text("other")
         shown.append("new")
+        cable.pull()  # so that nothing but the page's return makes it fetch, for ten seconds
         tab.evaluate("setTimeout(() => history.back())")
-        expect(tab.locator("b")).to_have_text("new")
+        expect(tab.locator("b")).to_have_text("new", timeout=9_000)
+        cable.plug_in()
         listens(tab)
     finally:
         browser.close()
