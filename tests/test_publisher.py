@@ -756,6 +756,21 @@ class TestTelling:
             pusher.defer(["a", "b"], "one", {"n": 1}, "1.2")
         assert api.calls[0].body == api.calls[1].body
 
+    def test_whoever_waits_goes_on_when_it_is_logged_that_a_service_answers_again(
+        self, app: Flask, pusher: Pusher, api: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def take_a_while(record: logging.LogRecord) -> bool:
+            time.sleep(0.2)
+            return True
+
+        caplog.set_level(logging.INFO)
+        app.logger.addFilter(take_a_while)
+        api.answers.append((503, "later"))
+        with app.app_context():
+            pusher.defer("a", "one", {})
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        assert "answers again" in caplog.messages[1]
+
     @pytest.mark.parametrize("in_a_request", [False, True])
     def test_what_a_receiver_defers_is_tried_once_and_only_logged(
         self,
