@@ -393,7 +393,7 @@ class Publisher:
             return
         if news := _news_of(desk, call, error):
             self.run(news)
-        if error is None and (news or published.receivers):  # whoever waits comes after what is told
+        if error is None and (news or published.receivers):  # who waits goes on when it is told
             self._tell(desk, partial(tell_published, call.events), call.events)
         elif error is None:
             desk.settle(call.events)

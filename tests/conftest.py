@@ -74,6 +74,15 @@ def no_collection() -> Iterator[None]:
 
 
 @pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port where nothing listens, which nobody is given meanwhile; a server may be told it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture
 def lost() -> Iterator[list[tuple[list[str], Exception]]]:
     """The names of the events that were told as lost, and why."""
     told: list[tuple[list[str], Exception]] = []

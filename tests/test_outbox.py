@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -1246,12 +1245,16 @@ class TestBesidesTheView:
         return Pusher(app)
 
     @pytest.fixture
-    def answered(self, api: Any) -> list[Any]:
-        """The calls that a slow API has answered."""
+    def may_answer(self) -> threading.Event:
+        return threading.Event()
+
+    @pytest.fixture
+    def answered(self, api: Any, may_answer: threading.Event) -> list[Any]:
+        """The calls that an API has answered which waits until it may."""
         calls: list[Any] = []
 
         def answer(call: Any) -> tuple[int, str]:
-            time.sleep(1)
+            may_answer.wait(20)
             calls.append(call)
             return 200, "{}"
 
@@ -1274,7 +1277,12 @@ class TestBesidesTheView:
         assert names(api) == told
 
     def test_nobody_who_waits_for_an_answer_waits_for_the_service(
-        self, app: Flask, pusher: Pusher, api: Any, answered: list[Any]
+        self,
+        app: Flask,
+        pusher: Pusher,
+        api: Any,
+        answered: list[Any],
+        may_answer: threading.Event,
     ) -> None:
         def stream() -> Iterator[str]:
             yield "a"
@@ -1293,6 +1301,7 @@ class TestBesidesTheView:
             assert answer.data == b"ab"
             answer.close()
         assert answered == []
+        may_answer.set()
         publisher().flush()
         assert sorted(names(api)) == ["started", "streamed"]
 
@@ -1320,7 +1329,7 @@ class TestBesidesTheView:
         assert names(api) == ([] if fails else ["one"])
 
     def test_a_hand_over_that_defers_keeps_nobody_waiting(
-        self, app: Flask, pusher: Pusher, answered: list[Any]
+        self, app: Flask, pusher: Pusher, answered: list[Any], may_answer: threading.Event
     ) -> None:
         @pusher.hand_over
         def enqueue(calls: list[dict[str, Any]]) -> None:
@@ -1333,6 +1342,7 @@ class TestBesidesTheView:
 
         assert app.test_client().get("/").text == "done"
         assert answered == []
+        may_answer.set()
         publisher().flush()
 
     def test_streams_that_are_dropped_and_deferred_nothing_leave_nothing_behind(

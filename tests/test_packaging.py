@@ -24,6 +24,7 @@ FOLDERS = ("_flask_pusher", "benchmarks", "docs", "examples", "tests")
 NO_PART = shutil.ignore_patterns(
     *(".git", ".tox", ".venv", ".*_cache", ".hypothesis", "__pycache__", "node_modules"),
     *("*.egg-info", "*.py[cod]", ".coverage*", "_build", "build", "dist"),
+    "pytest-cache-files-*",
 )
 
 

@@ -70,6 +70,7 @@ class TestTheEnd:
             submit([event(app, name)])
             api.until(lambda: bool(api.calls))
         publisher().flush()
+        api.until(lambda: bool(lost))
         may_answer.set()
         assert [names for names, _ in lost] == [["0", "1"]]
 
@@ -106,6 +107,8 @@ if hasattr(os, "fork"):
     tell_where_it_hangs()
 from flask import Flask
 from flask_pusher import Pusher
+from _flask_pusher import publisher as room
+room.EXIT_SECONDS = room.EXIT_SECONDS_WITHOUT_ANSWER = 60  # what it puts off, it sends, in time
 {after}
 app = Flask("program")
 app.config.update({config})
@@ -225,7 +228,7 @@ class TestTheEndOfAProcess:
                 main=program.main,
                 before=program.before,
                 after=program.after,
-                config={**CREDENTIALS, **api.config},
+                config={**CREDENTIALS, **api.config, "PUSHER_TIMEOUT": 60},
             )
         )
         ran = run(str(file))
@@ -368,7 +371,13 @@ print(count())
         publish("a", "one")
         publisher().flush()
         assert [name for _, name, _ in api.events] == ["one"]
-        assert capfd.readouterr().err.count("SystemExit: no more") == SENDERS + 2
+        told: list[str] = []  # by each thread for itself, some of them later than others
+
+        def is_told() -> bool:
+            told.append(capfd.readouterr().err)
+            return "".join(told).count("SystemExit: no more") == SENDERS + 2
+
+        api.until(is_told)
 
     def test_where_no_thread_can_be_started_the_request_publishes(
         self,
@@ -504,9 +513,9 @@ class TestInThisThread:
     def test_a_job_waits_a_second_where_nobody_answers_and_then_not_at_all(
         self, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        app = make_app(pusher := Pusher(), PUSHER_PORT="1", PUSHER_TIMEOUT=10, **NOBODY)
+        app = make_app(pusher := Pusher(), PUSHER_PORT="1", PUSHER_TIMEOUT=90, **NOBODY)
         waited = []
-        for _ in range(2):
+        for _ in range(6):
             with app.app_context():
                 pusher.defer("private-x", "one", {})
                 started = time.monotonic()
@@ -514,12 +523,13 @@ class TestInThisThread:
         monkeypatch.setattr(room, "EXIT_SECONDS_WITHOUT_ANSWER", 0)
         monkeypatch.setattr(room, "LAST_TRY_SECONDS", 0)
         publisher().flush()
-        assert 0.9 < waited[0] < 5
-        assert waited[1] < 0.9
+        assert 0.9 < waited[0] < 60
+        assert min(waited[1:]) < 0.9
 
     def test_a_job_waits_for_one_that_is_silent_until_the_loss_is_known(
-        self, make_app: MakeApp, lost: list[Any]
+        self, make_app: MakeApp, lost: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(room, "GRACE_SECONDS", 30)
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             app = make_app(pusher := Pusher(), PUSHER_PORT=port, PUSHER_TIMEOUT=0.2, **NOBODY)
@@ -533,12 +543,12 @@ class TestInThisThread:
         monkeypatch.setattr(room, "GRACE_SECONDS", 0)
         may_answer = threading.Event()
         app.config["PUSHER_TIMEOUT"] = 0.2
-        api.answer = lambda call: (200 if may_answer.wait(30) else 500, "{}")
+        api.answer = lambda call: (200 if may_answer.wait(90) else 500, "{}")
         pusher = Pusher(app)
         with app.app_context():
             pusher.defer("a", "one", {})
             started = time.monotonic()
-        assert 0.1 < time.monotonic() - started < 5
+        assert 0.1 < time.monotonic() - started < 60
         may_answer.set()
         publisher().flush()
 

@@ -116,8 +116,8 @@ class Page:
                 update = _server_sent("state", state) if state != shown else b""
                 if news or not told:
                     update += _server_sent("happened", wire.to_json(news))
+                told, shown = self._last, state  # before what happens while it is written
                 await response.write(update or b":\n\n")
-                told, shown = self._last, state
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._closed.wait(), INTERVAL)
         return response

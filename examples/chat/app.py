@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 import unicodedata
 from collections import deque
@@ -101,6 +102,7 @@ here: set[tuple[str, str]] = set()
 """Who is in which room, by what webhooks have told. One may come twice."""
 names: dict[str, str] = {}
 faces: dict[str, int] = {}
+one_face_at_a_time = threading.Lock()
 
 
 def channel_of_messages(room: str) -> str:
@@ -305,7 +307,8 @@ def what_was_written() -> tuple[User, str]:
 @app.get("/faces/<user_id>.svg")
 def face(user_id: str) -> Response:
     """A letter on a colour that nobody else has, as long as there are enough."""
-    number = faces.setdefault(user_id, len(faces) % FACES)
+    with one_face_at_a_time:
+        number = faces.setdefault(user_id, len(faces) % FACES)
     svg = render_template("face.svg", number=number, letter=request.args.get("name", "?")[:1])
     return app.response_class(svg, mimetype="image/svg+xml")
 

@@ -175,6 +175,7 @@ def settings(
         "PUSHER_APP_ID": APP_ID,
         "PUSHER_KEY": KEY,
         "PUSHER_SECRET": SECRET,
+        "PUSHER_TIMEOUT": WAIT_SECONDS,
         "PUSHER_ENCRYPTION_MASTER_KEY_BASE64": base64.b64encode(b"m" * 32).decode(),
     }
     if server == "local":
@@ -192,7 +193,8 @@ def settings(
 
 def wait_until_nobody_is_there(soketi: Soketi) -> None:
     """Let it see that a test's tabs are closed, or they were still there for the next test."""
-    client = OfficialClient(APP_ID, KEY, SECRET, host="127.0.0.1", port=soketi.port, ssl=False)
+    address = {"host": "127.0.0.1", "port": soketi.port, "ssl": False}
+    client = OfficialClient(APP_ID, KEY, SECRET, **address, timeout=WAIT_SECONDS)
     until(lambda: not client.channels_info()["channels"], "the channels to be empty")
 
 

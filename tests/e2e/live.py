@@ -184,6 +184,12 @@ def hide(tab: Tab, is_hidden: bool) -> None:
     )
 
 
+def stop_clock(tab: Tab) -> None:
+    """From now on the page's time passes as its clock is told to."""
+    # Seconds; ahead, or a machine that stands still meanwhile would have it in the past.
+    tab.clock.pause_at(tab.evaluate("Date.now()") / 1_000 + 20)
+
+
 def html(text: str, status: int = 200, **headers: str) -> Response:
     return Response(text, status, headers, mimetype="text/html")
 

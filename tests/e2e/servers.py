@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,10 +230,15 @@ def _listens(port: int) -> bool:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
+PORTS = itertools.count(11_000 + os.getpid() % 19_000)
+"""None of them is among those that the system gives to whoever asks for any port."""
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    while True:
+        port = next(PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Site:
@@ -297,6 +303,7 @@ def settings_for(api_port: int, **others: str) -> dict[str, str]:
         "FLASK_PUSHER_HOST": "127.0.0.1",
         "FLASK_PUSHER_PORT": str(api_port),
         "FLASK_PUSHER_SSL": "false",
+        "FLASK_PUSHER_TIMEOUT": str(WAIT_SECONDS),
         **others,
     }
 

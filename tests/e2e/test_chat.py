@@ -29,7 +29,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, Route, WebSocketR
 from . import WAIT_SECONDS
 from .live import until
 from .servers import APP_ID, KEY, SECRET, Soketi, free_port
-from .tools import Node
+from .tools import INSTALL_SECONDS, Node
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -51,7 +51,17 @@ WEBHOOKS = [
 class Chat:
     """A chat that ``run.py`` has started, with its own terminal."""
 
-    def __init__(self, folder: Path, log: Path, *arguments: str, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        *arguments: str,
+        seconds: float = WAIT_SECONDS,
+        **settings: str,
+    ) -> None:
+        """
+        :param seconds: how long it may take to start.
+        """
         inherited = {
             key: value
             for key, value in os.environ.items()
@@ -67,7 +77,7 @@ class Chat:
                 stderr=subprocess.STDOUT,
             )
         try:
-            self.url = self._wait_for(r"Open (http://\S+)/ in two tabs")
+            self.url = self._wait_for(r"Open (http://\S+)/ in two tabs", seconds)
         except BaseException:
             self.stop()
             raise
@@ -76,8 +86,8 @@ class Chat:
     def said(self) -> str:
         return self._log.read_text()
 
-    def _wait_for(self, pattern: str) -> str:
-        deadline = time.monotonic() + WAIT_SECONDS
+    def _wait_for(self, pattern: str, seconds: float) -> str:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self._process.poll() is None:
             found = re.search(pattern, self.said)
             if found:
@@ -142,6 +152,11 @@ def chat(
     )
 
 
+def unique() -> str:
+    """Part of a name that nobody had before, of whom pages may still be told that they left."""
+    return uuid.uuid4().hex[:6]
+
+
 class Person:
     """Somebody in a room, with a tab open."""
 
@@ -176,6 +191,22 @@ class Person:
     def wait_to_be_in(self) -> None:
         expect(self.page.get_by_text("Connected", exact=True)).to_be_visible()
         expect(self.people.filter(has_text="(you)")).to_be_visible()
+
+    def wait_to_hear(self) -> None:
+        """Wait until the page has signed in and subscribed."""
+        script = "!!pusher.user.user_data && pusher.allChannels().every((one) => one.subscribed)"
+        # What `wait_for_function` asks again, the chat's Content-Security-Policy forbids.
+        until(lambda: self.page.evaluate(script), "what the page hears", self.page)
+
+    def type_until(self, shown: Locator) -> None:
+        """Go on typing until somebody sees it, who does for some seconds only."""
+
+        def is_seen() -> bool:
+            self.box.press_sequentially("x")
+            self.box.press("Backspace")
+            return shown.is_visible()
+
+        until(is_seen, "somebody to see who types", self.page)
 
     def enter(self, room: str) -> None:
         self.page.get_by_role("navigation").get_by_role("link", name=room).click()
@@ -276,8 +307,7 @@ def test_two_people_see_each_other_come_type_speak_and_leave(chat: Chat, meet: M
     expect(ana.people).to_have_text([re.compile(r"Ana.*\(you\)"), re.compile("Ben")])
     expect(ben.people).to_have_text([re.compile(r"Ben.*\(you\)"), re.compile("Ana")])
 
-    ben.box.press_sequentially("Hello")
-    expect(ana.page.get_by_text("Ben is typing…")).to_be_visible()
+    ben.type_until(ana.page.get_by_text("Ben is typing…"))
 
     ben.say("Hello Ana!")
     expect(ana.messages.filter(has_text="Hello Ana!")).to_have_text(re.compile("Ben"))
@@ -309,8 +339,7 @@ def test_two_tabs_of_one_browser_are_two_people(
 def test_what_somebody_types_is_never_markup(chat: Chat, meet: Meet) -> None:
     name = "<img src=x onerror=x()>"
     ana, mallory = meet(chat, "Ana"), meet(chat, name)
-    mallory.box.press_sequentially("x")
-    expect(ana.page.get_by_text(f"{name} is typing…")).to_be_visible()
+    mallory.type_until(ana.page.get_by_text(f"{name} is typing…"))
 
     mallory.say(MARKUP)
     mallory.write_note("Ana", f"{MARKUP} for you")
@@ -407,10 +436,11 @@ def test_a_slow_note_that_fails_says_whose_it_was(local_chat: Chat, meet: Meet) 
 
 
 def test_a_note_to_somebody_who_left_is_refused(chat: Chat, meet: Meet) -> None:
-    ana, ben = meet(chat, "Ana"), meet(chat, "Ben")
-    dialog = ana.begin_note("Ben", "Too late")
+    name = f"Ben {unique()}"
+    ana, ben = meet(chat, "Ana"), meet(chat, name)
+    dialog = ana.begin_note(name, "Too late")
     ben.page.close()
-    expect(ana.messages.filter(has_text="Ben left.")).to_be_visible()
+    expect(ana.messages.filter(has_text=f"{name} left.")).to_be_visible()
 
     dialog.get_by_role("button", name="Send note").click()
 
@@ -431,6 +461,7 @@ def test_in_the_vault_the_service_carries_no_text(chat: Chat, meet: Meet) -> Non
         person.enter("Vault")
         person.wait_to_be_in()
     expect(ana.people).to_have_count(2)
+    ben.wait_to_hear()
 
     ana.say("The key is under the mat")
 
@@ -523,7 +554,8 @@ def test_a_room_that_one_comes_back_to_is_as_it_was_left(local_chat: Chat, meet:
         re.compile("Ben to you alone")
     )
     expect(ana.box).to_have_value("Story four")
-    ana.box.press("Enter")
+    with ana.page.expect_request_finished(lambda request: request.method == "POST"):
+        ana.box.press("Enter")
     expect(ben.messages.filter(has_text="Story four")).to_be_visible()
     ana.page.reload()
     ana.wait_to_be_in()
@@ -571,8 +603,9 @@ def test_signing_out_ends_all_tabs_of_the_user(
 ) -> None:
     ben = meet(chat, "Ben")
     browser = open_browser()
-    first = Person(browser.new_page(), "Ana").come_in(chat)
-    second = Person(browser.new_page(), "Ana").come_in(chat)
+    name = f"Ana {unique()}"
+    first = Person(browser.new_page(), name).come_in(chat)
+    second = Person(browser.new_page(), name).come_in(chat)
     second.box.fill("Half a sent")
     dialog = second.begin_note("Ben", "Half a note")
 
@@ -583,7 +616,7 @@ def test_signing_out_ends_all_tabs_of_the_user(
     expect(dialog).to_have_count(0)
     assert_is_signed_out(second)
     expect(second.box).to_have_value("Half a sent")
-    expect(ben.messages.filter(has_text="Ana left.")).to_be_visible()
+    expect(ben.messages.filter(has_text=f"{name} left.")).to_be_visible()
 
     second.page.keyboard.press("Shift+Tab")
     expect(second.page.get_by_role("link", name="Sign in again")).to_be_focused()
@@ -618,9 +651,7 @@ def test_a_page_that_was_asleep_when_its_user_signed_out_is_told(
 
 def let_elements_hear_nothing(person: Person) -> None:
     """What they fetch would tell the page, before it sends anything, that its user is gone."""
-    script = "!!pusher.user.user_data && pusher.allChannels().every((one) => one.subscribed)"
-    # What `wait_for_function` asks again, the chat's Content-Security-Policy forbids.
-    until(lambda: person.page.evaluate(script), "what the page hears", person.page)
+    person.wait_to_hear()
     for fetched in ("**/messages?*", "**/webhooks?*"):
         person.page.route(fetched, lambda route: route.abort())
 
@@ -712,9 +743,10 @@ def test_a_refused_name_is_told_and_can_be_mended(
     expect(field).to_have_value(name)
     expect(field).to_have_accessible_description(reason)
 
-    field.fill("Zoë ~%=")
+    accepted = f"Zoë ~%= {unique()}"
+    field.fill(accepted)
     page.keyboard.press("Enter")
-    Person(page, "Zoë ~%=").wait_to_be_in()
+    Person(page, accepted).wait_to_be_in()
 
 
 def test_a_closed_room_says_so(chat: Chat, meet: Meet) -> None:
@@ -790,6 +822,7 @@ def test_who_comes_in_can_write_at_once(chat: Chat, meet: Meet) -> None:
         person.wait_to_be_in()
     expect(ana.people).to_have_count(2)
 
+    expect(ana.box).to_be_focused()
     ana.page.keyboard.type("Here I am")
     ana.page.keyboard.press("Enter")
 
@@ -827,11 +860,20 @@ def test_nobody_is_told_that_they_type_themselves(
     second = Person(browser.new_page(), "Ana").come_in(local_chat)
     ben = Person(browser.new_page(), "Ben").come_in(local_chat)
 
-    first.box.press_sequentially("x")
-    expect(ben.page.get_by_text("Ana is typing…")).to_be_visible()
-    ben.box.press_sequentially("x")
+    seen: set[str] = set()
+    second.page.expose_function("sees", seen.add)
+    second.page.evaluate(
+        """() => new MutationObserver(() => {
+          const found = document.body.innerText.match(/.* typing…/);
+          if (found) sees(found[0]);
+        }).observe(document.body, {childList: true, subtree: true, characterData: true})"""
+    )
 
-    expect(second.page.get_by_text("typing…")).to_have_text("Ben is typing…")
+    first.type_until(ben.page.get_by_text("Ana is typing…"))
+    ben.type_until(second.page.get_by_text("Ben is typing…"))
+
+    until(lambda: bool(seen), "what was seen", second.page)
+    assert seen == {"Ben is typing…"}
 
 
 def test_faces_can_be_told_apart(start_chat: StartChat, meet: Meet) -> None:
@@ -885,10 +927,11 @@ def test_the_keyboard_alone_is_enough(
 ) -> None:
     ben = meet(local_chat, "Ben")
     page = open_browser().new_page()
-    ana = Person(page, "Ana")
+    ana = Person(page, f"Ana {unique()}")
     keyboard = page.keyboard
     page.goto(local_chat.url)
-    keyboard.type("Ana")
+    expect(page.get_by_label("Your name")).to_be_focused()
+    keyboard.type(ana.name)
     keyboard.press("Enter")
     ana.wait_to_be_in()
 
@@ -1004,8 +1047,8 @@ def have_a_talk(ana: Person, ben: Person) -> None:
 def turn_to(ben: Person, ana: Person) -> None:
     ana.write_note("Ben", "Shall I bring honey too?")
     expect(ben.messages.filter(has_text="honey")).to_be_visible()
-    ana.box.press_sequentially("On my")
-    expect(ben.page.get_by_text("Ana is typing…")).to_be_visible()
+    ana.box.fill("On my")
+    ana.type_until(ben.page.get_by_text("Ana is typing…"))
 
 
 @pytest.fixture(scope="module")
@@ -1125,7 +1168,8 @@ def test_the_first_start_fetches_pusher_js_and_the_next_needs_no_network(
 ) -> None:
     folder = copy_of_the_chat(tmp_path / "chat")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    first = Chat(folder, tmp_path / "first", "--port=0", PATH=path)
+    seconds = WAIT_SECONDS + INSTALL_SECONDS
+    first = Chat(folder, tmp_path / "first", "--port=0", seconds=seconds, PATH=path)
     first.stop()
     assert "Fetching pusher-js with npm, once." in first.said
 

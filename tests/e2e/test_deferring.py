@@ -47,6 +47,7 @@ def test_deferred_events_arrive_in_order_after_the_response(
 
     assert page.events(orders) == [["packed", 1], ["shipped", {"by": "truck"}], ["billed", 3]]
     assert page.event(audit, "shipped") == {"by": "truck"}
+    page.wait_until("performance.getEntriesByName(location.origin + '/ship').length === 1")
     answered = page.run("performance.getEntriesByName(location.origin + '/ship')[0].responseEnd")
     assert all(one["at"] > answered for one in page.told if one["event"] == "packed")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -83,12 +84,12 @@ class Service:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = service.status
                 service.times.append(time.monotonic())
                 service.events += [
                     (event["name"], json.loads(event["data"]))
                     for event in body.get("batch", [body])
                 ]
-                status = service.status
                 service.may_answer.wait(WAIT_SECONDS)
                 with suppress(OSError):  # who asked may be dead
                     self.send_response(status)
@@ -134,7 +135,12 @@ class Process:
 
     def kill_newest(self) -> None:
         """Kill only the one that it started last."""
-        os.kill(max(self.children), signal.SIGKILL)
+        os.kill(max(self.children, key=_started), signal.SIGKILL)
+
+
+def _started(pid: int) -> int:
+    """When a process was started, in clock ticks since the machine was."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def _children(pid: int) -> list[int]:
@@ -280,6 +286,15 @@ class Deployment:
         return bool(self.redis.zcard("rq:scheduled:events"))
 
     @property
+    def pauses(self) -> list[int]:
+        """The seconds from one try of the newest task to the next."""
+        if self.recipe == "celery_app":
+            return [int(pause) for pause in re.findall(r"Retry in (\d+)s", self.log("worker"))]
+        (job,) = self.redis.keys("rq:job:*")
+        pauses: list[int] = json.loads(self.redis.hget(job, "retry_intervals"))
+        return pauses
+
+    @property
     def is_done(self) -> bool:
         """Whether no task waits or is under way."""
         if self.recipe == "celery_app":
@@ -344,8 +359,9 @@ def test_a_worker_tries_again_with_growing_pauses(deployment: Deployment) -> Non
     deployment.service.status = 503
     deployment.post()
     wait_for(lambda: len(deployment.service.times) == 4, "four tries")
-    first, second, third, fourth = deployment.service.times
-    assert second - first < fourth - third
+    assert deployment.pauses[:3] == [1, 2, 4]
+    _, _, third, fourth = deployment.service.times
+    assert fourth - third > 3  # RQ knows seconds; a busy machine only makes pauses longer
     deployment.service.status = 200
     wait_for(lambda: len(deployment.service.times) == 5, "a fifth")
     wait_for(lambda: deployment.is_done, "the queue to be empty")
@@ -368,9 +384,9 @@ def test_a_worker_killed_in_the_midst_delivers_at_least_once(
     else:
         worker.kill_newest()
     deployment.service.may_answer.set()
-    wait_for(lambda: len(deployment.service.events) == 2, "the event, once more")
+    wait_for(lambda: len(deployment.service.events) >= 2, "the event, once more")
     wait_for(lambda: deployment.is_done, "the queue to be empty")
-    assert deployment.service.events == [SHIPPED, SHIPPED]
+    assert all(event == SHIPPED for event in deployment.service.events)
 
 
 @pytest.mark.parametrize("was_up", [True, False])

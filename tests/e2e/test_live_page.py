@@ -17,7 +17,7 @@ from flask_pusher import Pusher
 
 from . import WAIT_SECONDS
 from .conftest import NewName, NewTab, Serve
-from .live import Live, console, heard, hears, hide, html, listens, until
+from .live import Live, console, heard, hears, hide, html, listens, stop_clock, until
 from .servers import Site
 
 
@@ -247,7 +247,9 @@ def test_only_events_that_are_named_cause_a_fetch(live: Live, room: str) -> None
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-def test_what_is_planned_is_not_fetched_for_nobody(live: Live, channel: str, leaves: bool) -> None:
+def test_what_is_planned_is_not_fetched_for_nobody(
+    live: Live, channel: str, new_tab: NewTab, leaves: bool
+) -> None:
     """The element has left, or the page is hidden, before the pause is over."""
     live.view("rows", counting())
     live.page(
@@ -256,16 +258,21 @@ def test_what_is_planned_is_not_fetched_for_nobody(live: Live, channel: str, lea
         ' data-pusher-spread="1"></p></main>',
         head="<script>Math.random = () => 0.9</script>",
     )
-    tab = live.open("page")
+    tab = new_tab()
+    tab.clock.install()
+    live.open("page", tab)
     expect(tab.locator("b")).to_have_text("1")
+    stop_clock(tab)
     live.trigger(channel, "changed")
     hears(tab, "pusher:changed")
     if leaves:
         tab.evaluate("(globalThis.gone = live).remove()")
     else:
         hide(tab, True)
-    tab.wait_for_timeout(1_500)
+    tab.clock.run_for(1_500)
+    tab.wait_for_timeout(400)
     assert live.times("rows") == 1
+    tab.clock.resume()
     if leaves:
         tab.evaluate("document.querySelector('main').append(gone)")
     else:
@@ -323,13 +330,22 @@ def test_a_burst_of_fifty_events_is_three_fetches_at_most(live: Live, channel: s
         f'<p id="b" data-pusher="{channel}" data-pusher-src="rows"></p>',
     )
     tab = live.open("page")
-    expect(tab.locator("b")).to_have_text(["1", "1"])
+    expect(tab.locator("b")).to_have_count(2)
+    tab.evaluate(
+        "() => { globalThis.came = [];"
+        " live.addEventListener('pusher:changed', () => came.push(Date.now())) }"
+    )
     before = live.times("rows")
     live.trigger_all([(channel, "changed", number) for number in range(50)])
     tab.wait_for_function("heard.filter(([, name]) => name === 'pusher:changed').length === 100")
     time.sleep(0.6)
-    assert live.times("rows") - before <= 3
-    assert tab.locator("b").all_text_contents() == [str(live.times("rows"))] * 2
+    until(
+        lambda: tab.locator("b").all_text_contents() == [str(live.times("rows"))] * 2,
+        "the last answer",
+        tab,
+    )
+    # They come in five calls, which a busy machine makes one after the other.
+    assert live.times("rows") - before <= 3 + tab.evaluate("came.at(-1) - came[0]") // 240
 
 
 ASKED = """<script>
@@ -344,17 +360,21 @@ ASKED = """<script>
 
 
 def test_events_that_go_on_and_on_are_four_fetches_a_second_at_most(
-    live: Live, channel: str
+    live: Live, channel: str, new_tab: NewTab
 ) -> None:
     live.view("rows", counting())
     live.page(
         "page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows"></p>', head=ASKED
     )
-    tab = live.open("page")
+    tab = new_tab()
+    tab.clock.install()
+    live.open("page", tab)
     expect(tab.locator("b")).to_have_text("1")
+    stop_clock(tab)  # or a pause of the machine would be one between the fetches, or none
 
     def is_fetched_often() -> bool:
         live.trigger(channel, "changed")
+        tab.clock.run_for(20)
         return live.times("rows") >= 5
 
     until(is_fetched_often, "fetches")
@@ -376,7 +396,7 @@ def test_a_spread_that_is_written_delays_the_fetch_for_an_event(
     tab.clock.install()
     live.open("page", tab)
     expect(tab.locator("b")).to_have_text("1")
-    tab.clock.run_for(300)  # four a second
+    stop_clock(tab)
     tab.evaluate(
         "live.addEventListener('pusher:changed', () => { globalThis.began = Date.now() })"
     )
@@ -384,7 +404,7 @@ def test_a_spread_that_is_written_delays_the_fetch_for_an_event(
     live.trigger(channel, "changed")
 
     hears(tab, "pusher:changed")
-    tab.clock.run_for(pause)
+    tab.clock.run_for(pause + 100)
     expect(tab.locator("b")).to_have_text("2")
     assert abs(tab.evaluate("asked[1] - began") - pause) < 1_000
 
@@ -530,7 +550,11 @@ def test_fetches_that_fail_are_told_by_one_line_until_one_succeeds(
 
 def test_events_do_not_hammer_a_view_that_fails(live: Live, channel: str) -> None:
     live.view("rows", lambda: html("oops", 503))
-    live.page("page", f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>')
+    live.page(
+        "page",
+        f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>',
+        head="<script>Math.random = () => 60</script>",  # pauses of a minute and more
+    )
     tab = live.open("page")
     live.wait_for_times("rows", 1)
     for _ in range(10):
@@ -545,8 +569,13 @@ def test_events_do_not_hammer_a_view_that_fails(live: Live, channel: str) -> Non
 
 def test_a_view_that_hangs_is_given_up(live: Live, channel: str, new_tab: NewTab) -> None:
     hung = threading.Event()
-    answers: Any = iter([lambda: hung.wait(WAIT_SECONDS) and "late", lambda: "<b>1</b>"])
-    live.view("rows", lambda: next(answers)())
+
+    def rows() -> str:
+        if live.times("rows") == 1:
+            hung.wait(WAIT_SECONDS)
+        return "<b>1</b>"
+
+    live.view("rows", rows)
     live.page(
         "page",
         f'<p id="live" data-pusher="{channel}" data-pusher-src="rows">old</p>',
@@ -817,6 +846,7 @@ def test_an_equal_answer_with_a_live_element_in_it_changes_nothing(
     live.page("page", f'<div id="live" {element}></div>')
     tab = live.open("page")
     listens(tab, "#in")
+    hears(tab, "pusher:swapped", "in")  # by the fetch that its beginning causes
     tab.wait_for_timeout(1_000)
     asked = live.times("rows")
     tab.locator("#live > input").fill("typed")
@@ -923,7 +953,7 @@ def test_attributes_of_the_element_itself_stay(live: Live, channel: str, morph: 
     ids=["idiomorph", "htmx"],
 )
 def test_a_swap_that_throws_stops_no_other_and_is_no_failed_fetch(
-    live: Live, channel: str, throws: str
+    live: Live, channel: str, new_tab: NewTab, throws: str
 ) -> None:
     live.view("rows", counting())
     element = f'data-pusher="{channel}" data-pusher-src="rows"'
@@ -933,7 +963,9 @@ def test_a_swap_that_throws_stops_no_other_and_is_no_failed_fetch(
         head="<script>Math.random = () => -0.9;"
         f"addEventListener('DOMContentLoaded', () => {{ {throws} }})</script>",
     )
-    tab = live.open("page")
+    tab = new_tab()
+    tab.clock.install()  # both are stale at one time
+    live.open("page", tab)
     expect(tab.locator("#other b")).to_have_text("1")
     assert "undefined" in tab.wait_for_function("errors[0]").json_value()
     tab.wait_for_timeout(400)  # a failed fetch is made again within 250 ms

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from flask_pusher import Pusher, local_server
 from . import WAIT_SECONDS
 from .cable import Cable
 from .conftest import BROWSER_ARGUMENTS, CDN, NewName, NewTab, Serve
-from .live import Live, console, heard, hears, hide, listens, until
+from .live import Live, console, heard, hears, hide, listens, stop_clock, until
 from .servers import Site
 from .tools import find_chromium
 
@@ -73,11 +72,6 @@ def open_page(live: Live, tab: Tab | None = None) -> Tab:
     return tab
 
 
-def stop_clock(tab: Tab) -> None:
-    """From now on the page's time passes as its clock is told to."""
-    tab.clock.pause_at(tab.evaluate("Date.now()") + 1_000)
-
-
 def test_after_a_connection_that_broke(live: Live, shown: list[str], cable: Cable) -> None:
     tab = open_page(live)
     cable.pull()
@@ -93,17 +87,24 @@ def test_after_a_connection_that_died_without_a_word(
     tab = new_tab()
     tab.clock.install()
     open_page(live, tab)
+    stop_clock(tab)
     began = tab.evaluate("Date.now()")
     cable.deaden()
     shown.append("new")
 
     tab.clock.fast_forward(30_500)  # pusher-js asks whether it is alive
-    time.sleep(0.1)
+    tab.clock.run_for(100)
     tab.clock.fast_forward(6_000)  # and gets no answer
 
-    expect(tab.locator("b")).to_have_text("new", timeout=10_000)
+    def is_new() -> bool:
+        tab.clock.run_for(5)  # a tenth of the time that the test waits
+        tab.wait_for_timeout(50)
+        return tab.locator("b").text_content() == "new"
+
+    until(is_new, "what is new", tab)
     longest_pause = 5_000
     assert tab.evaluate("Date.now()") - began < 45_000 - longest_pause
+
     listens(tab)
 
 

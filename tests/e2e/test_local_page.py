@@ -212,11 +212,18 @@ def test_what_happened_is_filtered_by_kind_and_by_channel(
     expect(log(page)).to_contain_text("another socket id")
 
 
+def see_all_of_it(page: Page, client: Client, visit: Visit) -> None:
+    """Let it happen, and wait until the page shows it, with the webhooks, which come later."""
+    happen(client, visit)
+    expect(log(page).filter(has_text="headline to news")).to_be_visible()
+    expect(log(page).filter(has_text="client_event presence-support")).to_be_visible()
+
+
 def test_the_data_of_an_event_is_formatted(
     open_page: OpenPage, client: Client, visit: Visit
 ) -> None:
     page = open_page()
-    happen(client, visit)
+    see_all_of_it(page, client, visit)
     log(page).filter(has_text="shipped to private-orders-1001").locator("summary").click()
     data = {"order": 1001, "by": {"carrier": "Otto", "days": 2}}
     expect(page.locator("#log pre")).to_have_text(json.dumps(data, indent=2))
@@ -258,8 +265,7 @@ def test_what_is_typed_is_triggered_if_it_is_json_or_said_to_be_text(
 
 def test_a_pause_keeps_the_list_still(open_page: OpenPage, client: Client, visit: Visit) -> None:
     page = open_page()
-    happen(client, visit)
-    expect(log(page).filter(has_text="headline to news")).to_be_visible()
+    see_all_of_it(page, client, visit)
     page.get_by_role("button", name="Pause").click()
     before = log(page).count()
     client.trigger("news", "while-paused", {})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from _flask_pusher.transport import Backend
 from flask_pusher import Pusher, RecordedEvent, publish_failed, published
 
 from . import WAIT_SECONDS
+from .cable import Cable
+from .live import until
 from .servers import APP_ID, KEY, SECRET, Soketi, free_port
 from .tools import Node
 
@@ -28,6 +29,9 @@ class Told:
     def __init__(self) -> None:
         self.published: list[str] = []
         self.lost: list[str] = []
+
+    def has_published(self, count: int) -> bool:
+        return len(self.published) == count
 
     def on_published(self, sender: Flask, events: list[RecordedEvent], **_: Any) -> None:
         self.published += [event.name for event in events]
@@ -47,6 +51,7 @@ def make(port: int) -> tuple[Flask, Pusher]:
     app = Flask("shop")
     app.config.update(PUSHER_APP_ID=APP_ID, PUSHER_KEY=KEY, PUSHER_SECRET=SECRET)
     app.config.update(PUSHER_HOST="127.0.0.1", PUSHER_PORT=port, PUSHER_SSL=False)
+    app.config["PUSHER_TIMEOUT"] = WAIT_SECONDS
     return app, Pusher(app)
 
 
@@ -86,54 +91,24 @@ def test_a_service_that_restarts_under_load_loses_nothing(
     assert f"http://127.0.0.1:{port} answers again" in caplog.text
 
 
-class ForgetfulProxy:
-    """Carries connections to a port, and forgets, without a word, those that are idle for long."""
-
-    def __init__(self, port: int, seconds: float) -> None:
-        self.target = port
-        self.seconds = seconds
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.open = [self.listener]
-        self.port: int = self.listener.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):  # it is closed
-            while True:
-                near = self.listener.accept()[0]
-                far = socket.create_connection(("127.0.0.1", self.target))
-                self.open += [near, far]
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
-
-    def _carry(self, one: socket.socket, other: socket.socket) -> None:
-        one.settimeout(self.seconds)
-        with suppress(OSError):  # forgotten: what comes later is not read, nor answered
-            while content := one.recv(65536):
-                other.sendall(content)
-
-    def stop(self) -> None:
-        for one in self.open:
-            with suppress(OSError):  # the other side has hung up
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-
 def test_a_proxy_that_forgets_idle_connections_loses_nothing(
     node: Node, packages: Path, tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backend, "idle_seconds", 0.5)
     soketi = Soketi(node.node, packages, tmp_path, [])
-    proxy = ForgetfulProxy(soketi.port, 0.8)
+    proxy = Cable()
+    proxy.server = ("127.0.0.1", soketi.port)
     try:
         app, pusher = make(proxy.port)
         for round_ in range(3):
             with app.app_context():
                 for number in range(20):
                     pusher.defer(f"orders-{number}", f"{round_}-{number}", {})
-            time.sleep(1.2)
+            until(partial(told.has_published, 20 * (round_ + 1)), "a round")
+            time.sleep(0.5)
+            proxy.deaden()
     finally:
         publisher().flush()
-        proxy.stop()
+        proxy.close()
         soketi.stop()
     assert (len(told.published), told.lost) == (60, [])

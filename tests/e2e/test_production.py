@@ -261,7 +261,7 @@ def test_workers_that_are_reloaded_under_load_lose_nothing(api: Api, run: Run, k
 def test_a_server_that_lets_sigterm_kill_it_loses_what_waits_unless_two_lines_mend_it(
     api: Api, run: Run, kind: str, is_mended: bool
 ) -> None:
-    api.link_seconds = 0.5
+    api.link_seconds = 0.5 if is_mended else WAIT_SECONDS  # none comes before the server has ended
     site = run(kind, **({"ENDS_IN_ORDER": "yes"} if is_mended else {}))
     site.answers += [site.get("/defer") for _ in range(10)]
     site.stop()
@@ -309,10 +309,13 @@ def test_a_reload_of_flask_run_without_a_service_is_soon_over_and_tells_what_was
         wait_until(lambda: process() not in {before, ""})
         return time.monotonic() - started
 
+    def reload_with_events_seconds() -> float:
+        site.answers += [site.get("/defer") for _ in range(10)]
+        return reload_seconds()
+
     usual = reload_seconds()
-    site.answers += [site.get("/defer") for _ in range(10)]
     # It waits for two seconds, where for a service that is there it would wait for ten.
-    assert reload_seconds() - usual < 8
+    assert any(reload_with_events_seconds() - usual < 8 for _ in range(3))
     os.kill(int(process()), signal.SIGTERM)
     assert set(site.answers) <= set(site.lost)
 
@@ -400,7 +403,9 @@ def test_an_api_that_times_out_leaves_the_site_answering(api: Api, run: Run) -> 
     api.may_answer.set()
     wait_until(lambda: site.get("/queue") == "0")
     site.stop()
-    assert sorted([*api.names, *site.lost]) == sorted(names)
+    # What a call that timed out asked for may have been done: it is told as lost, and comes.
+    assert {*api.names, *site.lost} == set(names)
+    assert all(len(each) == len(set(each)) for each in (api.names, site.lost))
 
 
 def rate(site: Site, path: str, seconds: float) -> list[str]:

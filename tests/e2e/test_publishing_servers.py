@@ -37,7 +37,7 @@ class Api:
     def __init__(self, port: int = 0) -> None:
         self.names: list[str] = []
         """The events that have come, in order."""
-        self.answered = 0
+        self.taken = self.answered = 0
         self._may_answer = threading.Event()
         self._may_answer.set()
         self._changed = threading.Condition()
@@ -65,10 +65,13 @@ class Api:
 
     def _take(self, content: dict[str, Any]) -> None:
         with self._changed:
+            self.taken += 1
             self.names += [event["name"] for event in content.get("batch", [content])]
             self._changed.notify_all()
         self._may_answer.wait(HOLD_SECONDS)
-        self.answered += 1
+        with self._changed:
+            self.answered += 1
+            self._changed.notify_all()
 
     @contextmanager
     def silent(self) -> Iterator[None]:
@@ -86,7 +89,9 @@ class Api:
             return self.names[: self.names.index(name)]
 
     def forget(self) -> None:
-        self.names, self.answered = [], 0
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.answered == self.taken, WAIT_SECONDS)
+            self.names, self.taken, self.answered = [], 0, 0
 
     def stop(self) -> None:
         self._server.shutdown()

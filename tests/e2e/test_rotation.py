@@ -110,7 +110,8 @@ def open_page(chromium: Browser, site: Site) -> Iterator[Callable[[], Page]]:
 def trigger(soketi: Soketi, token: Mapping[str, str], channel: str, event: str) -> None:
     """Publish as a process that has these credentials."""
     ((key, secret),) = token.items()
-    client = Client(APP_ID, key, secret, ssl=False, host="127.0.0.1", port=soketi.port)
+    address = {"host": "127.0.0.1", "port": soketi.port, "ssl": False}
+    client = Client(APP_ID, key, secret, **address, timeout=WAIT_SECONDS)
     client.trigger(channel, event, {})
 
 
@@ -164,8 +165,9 @@ def test_nothing_is_refused_until_the_old_key_is_deleted(
     # What an old page newly asks for is signed with the new key, until it loads anew.
     old_page.subscribe(later)
     assert not old_page.has_joined(later)
-    trigger(new_node, NEW, "pages", "load-anew")
-    old_page.wait_until("pusher.key === 'new-key'")
+    with old_page.browser_page.expect_navigation():
+        trigger(new_node, NEW, "pages", "load-anew")
+    assert old_page.run("pusher.key") == "new-key"
     old_page.subscribe(later)
     assert old_page.has_joined(later)
 

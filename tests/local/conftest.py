@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from _flask_pusher.local import LocalServer, local_server
+from _flask_pusher.local import LocalServer, console, local_server
 from flask_pusher import Client, Pusher
 
 from .peers import APP_ID, KEY, SECRET, Api, Browser, Connect
@@ -20,6 +20,14 @@ def app() -> Flask:
     )
     Pusher(app)
     return app
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs a moment may need a busy machine many of them."""
+    monkeypatch.setattr(LocalServer.wait_for, "__defaults__", (1, 60))
+    monkeypatch.setattr(LocalServer.wait_for_webhook, "__defaults__", (None, 60))
+    monkeypatch.setattr(console, "FLUSH_SECONDS", 60)
 
 
 @pytest.fixture(autouse=True)

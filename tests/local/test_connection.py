@@ -326,8 +326,9 @@ def test_a_request_that_is_none_gets_an_answer_and_a_line(
 
 @pytest.mark.parametrize("frames", [50, 5000])
 def test_the_reason_of_a_refusal_arrives_however_much_is_under_way(
-    connect: Connect, frames: int
+    connect: Connect, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection_room, "CLOSE_SECONDS", 60)
     for _ in range(20 if frames == 50 else 2):
         browser = connect()
         browser.send("pusher:signin", {"auth": f"{KEY}:wrong", "user_data": "{}"})
@@ -339,8 +340,9 @@ def test_the_reason_of_a_refusal_arrives_however_much_is_under_way(
 
 
 def test_a_connection_that_cannot_be_served_is_told_why_however_much_it_sends(
-    connect: Connect,
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection_room, "CLOSE_SECONDS", 60)
     browser = connect("/app/other?protocol=7", established=False)
     for _ in range(500):
         browser.send("pusher:ping", "x" * 1000)
@@ -348,7 +350,10 @@ def test_a_connection_that_cannot_be_served_is_told_why_however_much_it_sends(
     assert browser.expect_closed().code == 4001
 
 
-def test_a_frame_too_long_is_answered_though_more_of_it_is_under_way(connect: Connect) -> None:
+def test_a_frame_too_long_is_answered_though_more_of_it_is_under_way(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_room, "CLOSE_SECONDS", 60)
     browser = connect()
     browser.send("pusher:ping", "x" * 5_000_000)
     browser.send("pusher:ping")
@@ -466,4 +471,4 @@ def test_connections_leave_nothing_behind(server: LocalServer, connect: Connect)
         browser.ask_to_subscribe("presence-room", {"user_id": browser.socket_id})
         browser.ask_to_sign_in(id="ana", watchlist=["ben"])
         browser.close()
-    eventually(lambda: count() == 0, seconds=10)
+    eventually(lambda: count() == 0)

@@ -10,10 +10,11 @@ import pytest
 import requests
 from flask import Flask, abort
 
+from _flask_pusher import rules
 from _flask_pusher.local import LocalServer, WebhookView, local_server
 from flask_pusher import Client, Pusher
 
-from .peers import APP_ID, KEY, SECRET, Api, Browser, Connect, lines, refusals, sign
+from .peers import APP_ID, KEY, SECRET, Api, Browser, Connect, eventually, lines, refusals, sign
 
 ROOM = {"channel": "presence-room"}
 ANA = {**ROOM, "user_id": "ana"}
@@ -70,14 +71,14 @@ def leave(server: LocalServer, browser: Browser, *channels: str) -> None:
 def test_a_page_that_is_loaded_anew_neither_leaves_nor_comes(
     start: Start, connect: Connect, told: list[dict[str, Any]]
 ) -> None:
-    server = start()
+    server = start(webhook_delay=3000)  # of which none passes by itself
     page = connect()
     page.subscribe("presence-room", {"user_id": "ana"})
     server.wait_for_webhook("member_added", "presence-room")
     leave(server, page, "presence-room")
-    server.advance(2)
+    server.advance(2000)
     connect().subscribe("presence-room", {"user_id": "ana"})
-    server.advance(60)
+    server.advance(60_000)
     connect().subscribe("news")
     server.wait_for_webhook("channel_occupied", "news")
     assert told == [
@@ -90,20 +91,21 @@ def test_a_page_that_is_loaded_anew_neither_leaves_nor_comes(
 def test_who_leaves_is_told_after_three_seconds(
     start: Start, connect: Connect, told: list[dict[str, Any]]
 ) -> None:
-    server = start()
+    assert rules.WEBHOOK_DELAY_SECONDS == 3
+    server = start(webhook_delay=3000)  # of which none passes by itself
     page = connect()
     page.subscribe("presence-room", {"user_id": "ana"})
     server.wait_for_webhook("member_added", "presence-room")
     told.clear()
     leave(server, page, "presence-room")
-    server.advance(2)
+    server.advance(2000)
     with pytest.raises(TimeoutError) as late:
         server.wait_for_webhook("member_removed", timeout=0.2)
     assert str(late.value) == (
-        "No member_removed was posted within 0.2 seconds; it is posted 3 s late, which advance(3)"
-        " skips"
+        "No member_removed was posted within 0.2 seconds; it is posted 3000 s late, which"
+        " advance(3000) skips"
     )
-    server.advance(1)
+    server.advance(1000)
     server.wait_for_webhook("channel_vacated", "presence-room")
     assert told == [{"name": "member_removed", **ANA}, {"name": "channel_vacated", **ROOM}]
     connect().subscribe("presence-room", {"user_id": "ana"})
@@ -123,7 +125,7 @@ def test_another_member_is_told_at_once_of_who_leaves(start: Start, connect: Con
 def test_a_member_who_is_back_is_one_and_the_other_has_left(
     start: Start, connect: Connect, told: list[dict[str, Any]]
 ) -> None:
-    server = start()
+    server = start(webhook_delay=3000)  # of which none passes by itself
     pages = {name: connect() for name in ("ana", "ben")}
     for name, page in pages.items():
         page.subscribe("presence-room", {"user_id": name})
@@ -133,7 +135,7 @@ def test_a_member_who_is_back_is_one_and_the_other_has_left(
         page.close()
     server.wait_for("presence-room", subscribers=0)
     connect().subscribe("presence-room", {"user_id": "ana"})
-    server.advance(3)
+    server.advance(3000)
     event = server.wait_for_webhook("member_removed")
     assert told == [event] == [{"name": "member_removed", **ROOM, "user_id": "ben"}]
 
@@ -520,6 +522,7 @@ def test_a_webhook_that_is_not_taken_is_an_error_that_says_what_was_answered(
 
     server = start()
     connect().subscribe("news")
+    eventually(lambda: server.webhooks)
     with pytest.raises(TimeoutError) as late:
         server.wait_for_webhook("channel_occupied", "news", timeout=0.2)
     assert str(late.value) == (

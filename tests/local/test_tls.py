@@ -16,6 +16,7 @@ import pytest
 import requests
 from flask import Flask, render_template_string
 
+from _flask_pusher.local import connection as connection_room
 from _flask_pusher.local import local_server
 from flask_pusher import Pusher
 
@@ -86,8 +87,9 @@ def test_the_application_browsers_and_the_page_reach_it_by_tls(
 
 
 def test_the_reason_of_a_refusal_arrives_by_tls_too(
-    app: Flask, certificate: tuple[str, str]
+    app: Flask, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection_room, "CLOSE_SECONDS", 60)
     trusting = ssl.create_default_context(cafile=certificate[0])
     with local_server(app, certificate=certificate[0], private_key=certificate[1]) as server:
         for _ in range(5):

@@ -368,7 +368,10 @@ class Project:
         """Add fixtures as pytest-playwright's to ``conftest.py``."""
         browser = self.open_browser()
         fixture = PAGE_FIXTURES.format(
-            arguments=BROWSER_ARGUMENTS, chromium=browser.path, packages=str(browser.packages)
+            arguments=BROWSER_ARGUMENTS,
+            chromium=browser.path,
+            packages=str(browser.packages),
+            seconds=WAIT_SECONDS,
         )
         self.write("conftest.py", self.read("conftest.py") + fixture)
 
@@ -402,7 +405,13 @@ PAGE_FIXTURES = """
 import re
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from flask_pusher import LocalServer
+from playwright.sync_api import expect, sync_playwright
+
+# What a reader's machine does within the five seconds that are usual, a busy one may not.
+expect.set_options(timeout={seconds} * 1000)
+LocalServer.wait_for.__defaults__ = (1, {seconds})
+LocalServer.wait_for_webhook.__defaults__ = (None, {seconds})
 
 CDN = re.compile("https://cdn[^/]*/npm/([^@]+)@[^/]+/(.*)")
 

@@ -30,8 +30,9 @@ SERVERS = {
     "flask run": r"Running on (?P<site>http://\S+)",
     "gunicorn": r"Listening at: (?P<site>http://\S+)",
 }
-# The ports that are printed may be in use.
+# The ports that are printed may be in use, and a busy machine may not answer in five seconds.
 ANY_PORT = {
+    "FLASK_PUSHER_TIMEOUT": str(WAIT_SECONDS),
     "FLASK_PUSHER_SERVE_PORT": "0",
     "FLASK_RUN_PORT": "0",
     "GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0",
