@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -230,7 +231,7 @@ def _listens(port: int) -> bool:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
-PORTS = itertools.count(11_000 + os.getpid() % 19_000)
+PORTS = itertools.count(11_000 + secrets.randbelow(19_000))
 """None of them is among those that the system gives to whoever asks for any port."""
 
 
