@@ -176,7 +176,12 @@ class Api:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"PUSHER_HOST": "127.0.0.1", "PUSHER_PORT": self.port, "PUSHER_SSL": False}
+        return {
+            "PUSHER_HOST": "127.0.0.1",
+            "PUSHER_PORT": self.port,
+            "PUSHER_SSL": False,
+            "PUSHER_TIMEOUT": 60,  # a busy machine may stand still for longer than usual
+        }
 
     @property
     def events(self) -> list[tuple[str, str, Any]]:

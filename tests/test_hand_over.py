@@ -279,7 +279,7 @@ def test_the_worker_raises_a_timeout_too(
 ) -> None:
     with app.app_context():
         pusher.defer("a", "one", {})
-    worker = make_app(there := Pusher(), **api.config, PUSHER_TIMEOUT=0.1)
+    worker = make_app(there := Pusher(), **{**api.config, "PUSHER_TIMEOUT": 0.1})
     is_over = threading.Event()
     api.answer = lambda call: (200, "{}" * is_over.wait(30))
     with worker.app_context(), pytest.raises(NoAnswer) as raised:

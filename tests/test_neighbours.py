@@ -678,7 +678,7 @@ def test_gunicorn_authorises_hundreds_at_once_each_as_asked(tmp_path: Path) -> N
                 timeout=60,
             )
 
-        workers = set()
+        workers: set[int] = set()
         until = time.monotonic() + 60
         with ThreadPoolExecutor(32) as browsers:
             # One worker may have served all before the other has begun.

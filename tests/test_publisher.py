@@ -228,7 +228,7 @@ class TestTheEndOfAProcess:
                 main=program.main,
                 before=program.before,
                 after=program.after,
-                config={**CREDENTIALS, **api.config, "PUSHER_TIMEOUT": 60},
+                config={**CREDENTIALS, **api.config},
             )
         )
         ran = run(str(file))
@@ -767,14 +767,19 @@ class TestTelling:
         assert api.calls[0].body == api.calls[1].body
 
     def test_whoever_waits_goes_on_when_it_is_logged_that_a_service_answers_again(
-        self, app: Flask, pusher: Pusher, api: Any, caplog: pytest.LogCaptureFixture
+        self,
+        app: Flask,
+        pusher: Pusher,
+        api: Any,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def take_a_while(record: logging.LogRecord) -> bool:
             time.sleep(0.2)
             return True
 
         caplog.set_level(logging.INFO)
-        app.logger.addFilter(take_a_while)
+        monkeypatch.setattr(app.logger, "filters", [take_a_while])
         api.answers.append((503, "later"))
         with app.app_context():
             pusher.defer("a", "one", {})

@@ -51,17 +51,7 @@ WEBHOOKS = [
 class Chat:
     """A chat that ``run.py`` has started, with its own terminal."""
 
-    def __init__(
-        self,
-        folder: Path,
-        log: Path,
-        *arguments: str,
-        seconds: float = WAIT_SECONDS,
-        **settings: str,
-    ) -> None:
-        """
-        :param seconds: how long it may take to start.
-        """
+    def __init__(self, folder: Path, log: Path, *arguments: str, **settings: str) -> None:
         inherited = {
             key: value
             for key, value in os.environ.items()
@@ -77,7 +67,7 @@ class Chat:
                 stderr=subprocess.STDOUT,
             )
         try:
-            self.url = self._wait_for(r"Open (http://\S+)/ in two tabs", seconds)
+            self.url = self._wait_for(r"Open (http://\S+)/ in two tabs")
         except BaseException:
             self.stop()
             raise
@@ -86,8 +76,8 @@ class Chat:
     def said(self) -> str:
         return self._log.read_text()
 
-    def _wait_for(self, pattern: str, seconds: float) -> str:
-        deadline = time.monotonic() + seconds
+    def _wait_for(self, pattern: str) -> str:
+        deadline = time.monotonic() + WAIT_SECONDS + INSTALL_SECONDS  # its first start may fetch
         while time.monotonic() < deadline and self._process.poll() is None:
             found = re.search(pattern, self.said)
             if found:
@@ -860,20 +850,18 @@ def test_nobody_is_told_that_they_type_themselves(
     second = Person(browser.new_page(), "Ana").come_in(local_chat)
     ben = Person(browser.new_page(), "Ben").come_in(local_chat)
 
-    seen: set[str] = set()
-    second.page.expose_function("sees", seen.add)
     second.page.evaluate(
-        """() => new MutationObserver(() => {
-          const found = document.body.innerText.match(/.* typing…/);
-          if (found) sees(found[0]);
-        }).observe(document.body, {childList: true, subtree: true, characterData: true})"""
+        """() => {
+          const line = document.getElementById("typing");
+          globalThis.seen = [];
+          new MutationObserver(() => seen.push(line.textContent)).observe(line, {childList: true});
+        }"""
     )
 
     first.type_until(ben.page.get_by_text("Ana is typing…"))
     ben.type_until(second.page.get_by_text("Ben is typing…"))
 
-    until(lambda: bool(seen), "what was seen", second.page)
-    assert seen == {"Ben is typing…"}
+    assert set(second.page.evaluate("seen")) - {""} == {"Ben is typing…"}
 
 
 def test_faces_can_be_told_apart(start_chat: StartChat, meet: Meet) -> None:
@@ -1168,8 +1156,7 @@ def test_the_first_start_fetches_pusher_js_and_the_next_needs_no_network(
 ) -> None:
     folder = copy_of_the_chat(tmp_path / "chat")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    seconds = WAIT_SECONDS + INSTALL_SECONDS
-    first = Chat(folder, tmp_path / "first", "--port=0", seconds=seconds, PATH=path)
+    first = Chat(folder, tmp_path / "first", "--port=0", PATH=path)
     first.stop()
     assert "Fetching pusher-js with npm, once." in first.said
 

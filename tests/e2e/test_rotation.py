@@ -110,8 +110,9 @@ def open_page(chromium: Browser, site: Site) -> Iterator[Callable[[], Page]]:
 def trigger(soketi: Soketi, token: Mapping[str, str], channel: str, event: str) -> None:
     """Publish as a process that has these credentials."""
     ((key, secret),) = token.items()
-    address = {"host": "127.0.0.1", "port": soketi.port, "ssl": False}
-    client = Client(APP_ID, key, secret, **address, timeout=WAIT_SECONDS)
+    client = Client(
+        APP_ID, key, secret, host="127.0.0.1", port=soketi.port, ssl=False, timeout=WAIT_SECONDS
+    )
     client.trigger(channel, event, {})
 
 
