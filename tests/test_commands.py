@@ -57,6 +57,7 @@ class TestCheck:
     ) -> None:
         app.config.update(
             PUSHER_CLUSTER="eu",
+            PUSHER_TIMEOUT=None,
             PUSHER_AUTH="/subscribe",
             PUSHER_ENCRYPTION_MASTER_KEY_BASE64="A" * 43 + "=",
             PUSHER_CLIENT_OPTIONS={"activityTimeout": 1000},
