@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import itertools
 import math
@@ -157,6 +158,12 @@ class Person:
         page.set_default_timeout(WAIT_SECONDS * 1000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._keep_error)
+
+    def followed_by(self, name: str) -> Person:
+        """Who has this tab next, and its errors, too."""
+        person = copy.copy(self)
+        person.name = name
+        return person
 
     def _keep_error(self, message: Any) -> None:
         if message.type == "error":
@@ -561,7 +568,7 @@ def test_nobody_finds_what_another_read_in_the_same_tab(local_chat: Chat, meet: 
 
     for next_name in ("Mallory", "Ana"):
         ana.page.get_by_role("button", name="Sign out").click()
-        mallory = Person(ana.page, next_name).come_in(local_chat)
+        mallory = ana.followed_by(next_name).come_in(local_chat)
         expect(mallory.box).to_have_value("")
         assert mallory.messages.filter(has_text="eyes alone").count() == 0
 
@@ -583,7 +590,7 @@ def test_nobody_finds_what_another_wrote_in_the_same_tab(local_chat: Chat, meet:
     ana = meet(local_chat, "Ana")
     ana.box.fill("Dear diary")
 
-    mallory = Person(ana.page, "Mallory").come_in(local_chat)
+    mallory = ana.followed_by("Mallory").come_in(local_chat)
 
     expect(mallory.box).to_have_value("")
 
