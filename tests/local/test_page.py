@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
+from aiohttp import web
 from flask import Flask
 
 from _flask_pusher.local import LocalServer, local_server
@@ -128,6 +131,36 @@ def test_the_page_is_told_of_all_that_happens(
     assert later.next("state")["counts"] == {"connections": 0, "channels": 0}
     assert later.until("disconnect")[-1]["number"] == 6
     later.response.close()
+
+
+def test_what_happens_while_a_browser_reads_slowly_is_told_next(
+    server: LocalServer,
+    session: requests.Session,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writing, may_go_on = threading.Event(), threading.Event()
+    write = web.StreamResponse.write
+
+    async def write_slowly(response: Any, data: bytes) -> None:
+        if b"first" in data:
+            writing.set()
+            while not may_go_on.is_set():
+                await asyncio.sleep(0.01)
+        await write(response, data)
+
+    monkeypatch.setattr(web.StreamResponse, "write", write_slowly)
+    stream = Stream(session, server.url)
+    client.trigger("news", "first", {})
+    assert writing.wait(20)
+    client.trigger("news", "second", {})
+    may_go_on.set()
+    happened = stream.until("event")
+    client.trigger("news", "third", {})
+    while happened[-1]["event"] != "third":
+        happened += stream.next("happened")
+    assert [one["event"] for one in happened] == ["first", "second", "third"]
+    stream.response.close()
 
 
 def test_what_is_refused_is_told_with_the_channel_and_the_connection(
